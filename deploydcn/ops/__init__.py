@@ -1,0 +1,47 @@
+"""The operators. One folder each: `spec.py` (what it is), `reference.py` (what it computes, in float64 NumPy) and
+`cases.py` (named conformance rows). To add one, run `make new-op NAME=MyOp`; the two lines it adds here are all
+that ties an operator to the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from deploydcn.errors import InvalidArgument
+from deploydcn.ops import deform_conv2d, grouped_conv2d
+from deploydcn.ops.case import Case
+from deploydcn.spec import OpSpec
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Op:
+    """An operator's specification, its reference implementation and its conformance rows."""
+
+    spec: OpSpec
+    reference: Callable[[Arrays, Mapping[str, Any]], list[np.ndarray]]
+    cases: tuple[Case, ...]
+
+
+OPS: tuple[Op, ...] = (
+    Op(deform_conv2d.SPEC, deform_conv2d.reference, deform_conv2d.CASES),
+    Op(grouped_conv2d.SPEC, grouped_conv2d.reference, grouped_conv2d.CASES),
+    # new-op: insert above
+)
+
+
+def op_named(name: str) -> Op:
+    """The operator with this ONNX name.
+
+    Raises:
+        InvalidArgument: there is none.
+    """
+    for op in OPS:
+        if op.spec.name == name:
+            return op
+    raise InvalidArgument(f"no operator {name!r}; deploydcn has {', '.join(op.spec.name for op in OPS)}")

@@ -1,0 +1,64 @@
+"""DeformConv2d in float64 NumPy, written from the formula in the spec. It shares no code with any kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from deploydcn.ops.activations import activate
+from deploydcn.ops.deform_conv2d.spec import SPEC
+
+
+def reference(inputs: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> list[np.ndarray]:
+    """Compute [Y] in float64.
+
+    Args:
+        inputs: X (N, C, H, W), W (M, C/group, KH, KW), offset (N, 2*OG*KH*KW, OH, OW), optional B (M), optional mask.
+        attributes: ONNX attributes of DeformConv2d; missing ones take their defaults.
+    """
+    attrs = SPEC.complete_attributes(attributes)
+    a = SPEC.bind({name: value.shape for name, value in inputs.items()}, attributes)
+    x, weight, offset = (inputs[name].astype(np.float64) for name in ("X", "W", "offset"))
+    taps = a["KH"] * a["KW"]
+    mask = inputs["mask"].astype(np.float64) if "mask" in inputs else np.ones((a["N"], a["OG"] * taps, a["OH"], a["OW"]))
+    rows = np.arange(a["OH"])[:, None] * a["SH"] - a["PT"]
+    columns = np.arange(a["OW"])[None, :] * a["SW"] - a["PL"]
+    group_channels = a["C"] // a["OG"]
+
+    sampled = np.zeros((a["N"], a["C"], taps, a["OH"], a["OW"]))
+    for n in range(a["N"]):
+        for q in range(a["OG"]):
+            channels = slice(q * group_channels, (q + 1) * group_channels)
+            for t in range(taps):
+                i, j = divmod(t, a["KW"])
+                y = rows + i * a["DH"] + offset[n, q * 2 * taps + 2 * t]
+                x_ = columns + j * a["DW"] + offset[n, q * 2 * taps + 2 * t + 1]
+                sampled[n, channels, t] = mask[n, q * taps + t] * bilinear(x[n, channels], y, x_)
+
+    m_per_group, c_per_group = a["M"] // a["G"], a["C"] // a["G"]
+    output = np.zeros((a["N"], a["M"], a["OH"], a["OW"]))
+    for g in range(a["G"]):
+        outs, ins = slice(g * m_per_group, (g + 1) * m_per_group), slice(g * c_per_group, (g + 1) * c_per_group)
+        output[:, outs] = np.einsum("mct,ncthw->nmhw", weight[outs].reshape(m_per_group, c_per_group, taps), sampled[:, ins])
+    if "B" in inputs:
+        output += inputs["B"].astype(np.float64)[None, :, None, None]
+    return [activate(output, str(attrs["activation"]))]
+
+
+def bilinear(image: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Sample image (C, H, W) at y, x (OH, OW) -> (C, OH, OW); 0 unless -1 < y < H and -1 < x < W; corners outside are 0."""
+    _, height, width = image.shape
+    inside = (y > -1) & (y < height) & (x > -1) & (x < width)  # False for NaN
+    y, x = np.where(inside, y, 0.0), np.where(inside, x, 0.0)
+    y0, x0 = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
+    total = np.zeros((image.shape[0], *y.shape))
+    for dy in (0, 1):
+        for dx in (0, 1):
+            row, column = y0 + dy, x0 + dx
+            weight = (1 - np.abs(y - row)) * (1 - np.abs(x - column))
+            exists = inside & (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            pixel = image[:, np.where(exists, row, 0), np.where(exists, column, 0)]
+            total += np.where(exists, weight * np.where(exists, pixel, 0.0), 0.0)
+    return total

@@ -1,0 +1,99 @@
+"""What every backend offers, and the input checks they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from deploydcn.errors import InvalidArgument
+
+Inputs = Mapping[str, Any] | Sequence[Any]
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A model input or output. shape: sizes, a name for a dynamic size, None for an unknown one; None when the rank is unknown."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...] | None
+
+    def __str__(self) -> str:
+        sizes = "?" if self.shape is None else "x".join("?" if size is None else str(size) for size in self.shape)
+        return f"{self.name}: {self.dtype}[{sizes}]"
+
+
+@runtime_checkable
+class Runner(Protocol):
+    """A loaded model. `run` may be called from several threads unless a runner says otherwise."""
+
+    @property
+    def name(self) -> str:
+        """The backend and what it runs, for reports."""
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """The input tensors, in order."""
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """The output tensors, in order."""
+
+    def run(self, inputs: Inputs) -> dict[str, np.ndarray]:
+        """Run once. inputs: by name, or in order. Returns the outputs by name.
+
+        Raises:
+            InvalidArgument: inputs do not fit; the message names the tensor.
+            RuntimeFailure: the backend failed.
+        """
+
+
+def arrays_for(infos: Sequence[TensorInfo], inputs: Inputs) -> dict[str, np.ndarray]:
+    """Inputs as arrays by name, checked against what the model declares.
+
+    Raises:
+        InvalidArgument: a missing or unknown name, a wrong count, dtype, rank or size.
+    """
+    named = inputs if isinstance(inputs, Mapping) else _by_order(infos, inputs)
+    known = {info.name: info for info in infos}
+    unknown = [name for name in named if name not in known]
+    if unknown:
+        raise InvalidArgument(f"no input named {', '.join(map(repr, unknown))}; the model takes {_listing(infos)}")
+    missing = [info.name for info in infos if info.name not in named]
+    if missing:
+        raise InvalidArgument(f"input {', '.join(map(repr, missing))} is missing; the model takes {_listing(infos)}")
+    return {info.name: _checked(info, as_array(named[info.name])) for info in infos}
+
+
+def as_array(value: Any) -> np.ndarray:
+    """A NumPy array of anything array-like, torch tensors included."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    return np.asarray(value)
+
+
+def _by_order(infos: Sequence[TensorInfo], inputs: Sequence[Any]) -> dict[str, Any]:
+    if isinstance(inputs, np.ndarray) or hasattr(inputs, "detach"):
+        raise InvalidArgument("inputs is one array; wanted a sequence or a dict of arrays; put it in a list")
+    if len(inputs) != len(infos):
+        raise InvalidArgument(f"got {len(inputs)} inputs; wanted {len(infos)}: {_listing(infos)}")
+    return {info.name: value for info, value in zip(infos, inputs, strict=True)}
+
+
+def _checked(info: TensorInfo, array: np.ndarray) -> np.ndarray:
+    if array.dtype.name != info.dtype:
+        raise InvalidArgument(f"input {info.name!r} is {array.dtype.name}; wanted {info.dtype}; convert it with .astype({info.dtype!r})")
+    if info.shape is not None:
+        fits = len(array.shape) == len(info.shape) and all(
+            got == wanted for got, wanted in zip(array.shape, info.shape, strict=True) if isinstance(wanted, int)
+        )
+        if not fits:
+            raise InvalidArgument(f"input {info.name!r} has shape {list(array.shape)}; wanted {info}")
+    return np.ascontiguousarray(array)
+
+
+def _listing(infos: Sequence[TensorInfo]) -> str:
+    return ", ".join(map(str, infos)) or "no inputs"

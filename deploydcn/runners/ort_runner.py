@@ -1,0 +1,89 @@
+"""ONNX Runtime, with deploydcn's operators registered."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from deploydcn._lazy import lazy_import
+from deploydcn.errors import InvalidModel, RuntimeFailure
+from deploydcn.libraries import register_ort_ops
+from deploydcn.runners.base import Inputs, TensorInfo, arrays_for
+
+_DTYPES = {"float": "float32", "double": "float64"}
+
+
+class OrtRunner:
+    """An ONNX model in ONNX Runtime. Several threads may call `run` at once.
+
+    Args:
+        model: a path, an onnx.ModelProto, or a serialized model.
+        threads: threads of the session's pool; ONNX Runtime's default when None.
+        replace_standard: run the standard DeformConv with our kernel too (see `register_ort_ops`).
+        providers: execution providers in order of preference.
+
+    Raises:
+        InvalidModel: the file is missing or is not an ONNX model.
+        RuntimeFailure: ONNX Runtime refuses the model.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | onnx.ModelProto | bytes,
+        *,
+        threads: int | None = None,
+        replace_standard: bool = False,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+    ) -> None:
+        ort = lazy_import("onnxruntime", extra="cpu")
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        register_ort_ops(options, replace_standard=replace_standard)
+        source, label = _source(model)
+        try:
+            self._session = ort.InferenceSession(source, options, providers=list(providers))
+        except Exception as error:  # ONNX Runtime's exception classes share no base of their own
+            raise _load_error(label, error) from error
+        self.name = f"ort {ort.__version__} ({label})"
+        self.inputs = tuple(_info(node) for node in self._session.get_inputs())
+        self.outputs = tuple(_info(node) for node in self._session.get_outputs())
+
+    def run(self, inputs: Inputs) -> dict[str, np.ndarray]:
+        """See Runner.run."""
+        feeds = arrays_for(self.inputs, inputs)
+        names = [info.name for info in self.outputs]
+        try:
+            values = self._session.run(names, feeds)
+        except Exception as error:
+            raise RuntimeFailure(f"{self.name} failed: {error}") from error
+        return dict(zip(names, values, strict=True))
+
+
+def _source(model: str | os.PathLike[str] | onnx.ModelProto | bytes) -> tuple[str | bytes, str]:
+    if isinstance(model, onnx.ModelProto):
+        return model.SerializeToString(), model.graph.name or "model"
+    if isinstance(model, bytes):
+        return model, f"{len(model)} bytes"
+    path = Path(model)
+    if not path.is_file():
+        raise InvalidModel(f"{path} does not exist; wanted an ONNX file")
+    return str(path), path.name
+
+
+def _load_error(label: str, error: Exception) -> InvalidModel | RuntimeFailure:
+    text = str(error)
+    if "Protobuf parsing failed" in text or "INVALID_PROTOBUF" in text or "ModelProto does not have a graph" in text:
+        return InvalidModel(f"{label} is not an ONNX model, or is truncated: {text}")
+    return RuntimeFailure(f"onnxruntime refuses {label}: {text}")
+
+
+def _info(node: object) -> TensorInfo:
+    shape = tuple(size if isinstance(size, int | str) else None for size in node.shape)  # type: ignore[attr-defined]
+    dtype = node.type.removeprefix("tensor(").removesuffix(")")  # type: ignore[attr-defined]
+    return TensorInfo(node.name, _DTYPES.get(dtype, dtype), shape)  # type: ignore[attr-defined]

@@ -1,0 +1,55 @@
+#include "core/cpu/convolution_kernel.h"
+
+#include <utility>
+
+namespace deploydcn::cpu {
+namespace {
+
+// Sizes that the weight and the groups determine; enough to pack.
+ConvolutionShape weight_shape(const Shape& weight, int64_t groups, int64_t offset_groups) {
+  ConvolutionShape shape{};
+  shape.outputs = weight[0];
+  shape.channels = (Checked(weight[1]) * Checked(groups)).value();
+  shape.kernel_h = weight[2];
+  shape.kernel_w = weight[3];
+  shape.groups = groups;
+  shape.offset_groups = offset_groups;
+  return shape;
+}
+
+}  // namespace
+
+ConvolutionKernel::ConvolutionKernel(Describe describe, Attributes attributes, DType dtype, const TensorView& weight,
+                                     int64_t groups, int64_t offset_groups)
+    : describe_(describe), attributes_(std::move(attributes)), dtype_(dtype) {
+  // A weight that does not fit the groups is left to `compute`, whose shape checks explain it.
+  const bool packable = weight.present && weight.shape.size() == 4 && element_count(weight.shape) > 0 &&
+                        weight.shape[0] % groups == 0 && weight.shape[1] * groups % offset_groups == 0;
+  if (!packable) return;
+  const ConvolutionShape shape = weight_shape(weight.shape, groups, offset_groups);
+  if (dtype == DType::kFloat64) {
+    packed_double_ = std::make_unique<PackedWeights<double>>(shape, weight);
+  } else {
+    packed_float_ = std::make_unique<PackedWeights<float>>(shape, weight);
+  }
+}
+
+void ConvolutionKernel::compute(Span<const TensorView> inputs, CpuContext& context) const {
+  ConvolutionCall call = describe_(attributes_, inputs);
+  check_limits(call.shape);
+  const ConvolutionShape& s = call.shape;
+  call.arguments.output = context.output(0, {s.batch, s.outputs, s.out_height, s.out_width});
+  if (dtype_ == DType::kFloat64) {
+    compute_as<double>(call, packed_double_.get(), context);
+  } else {
+    compute_as<float>(call, packed_float_.get(), context);
+  }
+}
+
+template <class F>
+void ConvolutionKernel::compute_as(const ConvolutionCall& call, const PackedWeights<F>* packed, CpuContext& context) const {
+  if (packed) return convolve(call.shape, *packed, call.arguments, context);
+  convolve(call.shape, PackedWeights<F>(call.shape, call.weight), call.arguments, context);
+}
+
+}  // namespace deploydcn::cpu

@@ -1,0 +1,140 @@
+// The channel plan, and weights in the order the tile loop reads them:
+//   matrix     [block][tap block][segment][column][tap][depth][vectors * lanes], outputs beyond the last are 0
+//   depthwise  [block][multiplier][tap][block width]
+#include <algorithm>
+#include <sstream>
+
+#include "core/cpu/tiled_convolution.h"
+
+namespace deploydcn::cpu {
+namespace {
+
+constexpr int64_t kPanelBytes = 264 * 1024;  // what a panel of a full tile may take of the second-level cache
+constexpr int64_t kFullTile = 112;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// The width that wastes least on padding; each block also costs about eight channels' worth of loop overhead.
+int choose_block_width(int64_t channels, int lanes) {
+  int best = 4 * lanes;
+  for (int width : {2 * lanes, lanes}) {
+    const auto cost = [&](int w) { return ceil_div(channels, w) * (w + 8); };
+    if (cost(width) < cost(best)) best = width;
+  }
+  return best;
+}
+
+// Two vectors per row use the registers best; one wastes less when few outputs remain.
+int choose_vectors(int64_t outputs, int lanes) {
+  const int64_t one = ceil_div(outputs, lanes), two = 2 * ceil_div(outputs, 2 * lanes);
+  return one * 115 < two * 100 ? 1 : 2;
+}
+
+ChannelPlan make_plan(const ConvolutionShape& shape, int lanes, int64_t element_bytes) {
+  ChannelPlan plan{};
+  const int64_t per_offset_group = shape.channels / shape.offset_groups, per_group = shape.channels / shape.groups;
+  plan.outputs_per_group = shape.outputs / shape.groups;
+  plan.block_width = choose_block_width(per_offset_group, lanes);
+  plan.vectors = choose_vectors(plan.outputs_per_group, lanes);
+  plan.columns = ceil_div(plan.outputs_per_group, plan.vectors * lanes);
+  const int64_t most = std::max<int64_t>(1, kPanelBytes / (kFullTile * plan.block_width * element_bytes));
+  plan.tap_block = static_cast<int>(ceil_div(shape.taps(), ceil_div(shape.taps(), most)));
+
+  for (int64_t offset_group = 0; offset_group < shape.offset_groups; ++offset_group) {
+    const int64_t end = (offset_group + 1) * per_offset_group;
+    for (int64_t channel = offset_group * per_offset_group; channel < end; channel += plan.block_width) {
+      ChannelPlan::Block block{channel, static_cast<int>(std::min<int64_t>(plan.block_width, end - channel)), offset_group, {}};
+      for (int64_t c = channel; !shape.depthwise() && c < channel + block.channels;) {
+        const int64_t group = c / per_group, in_group = c % per_group;
+        const int64_t depth = std::min(per_group - in_group, channel + block.channels - c);
+        block.segments.push_back({group, static_cast<int>(c - channel), static_cast<int>(depth),
+                                  static_cast<int>(in_group), in_group == 0});
+        c += depth;
+      }
+      plan.blocks.push_back(std::move(block));
+    }
+  }
+  return plan;
+}
+
+}  // namespace
+
+void check_limits(const ConvolutionShape& s) {
+  constexpr int64_t limit = int64_t{1} << 29;
+  const auto require = [](const char* what, int64_t got, int64_t wanted) {
+    if (got < wanted) return;
+    std::ostringstream out;
+    out << what << " is " << got << "; wanted less than " << wanted << "; the CPU kernels index pixels with 32 bits";
+    throw InvalidArgument(out.str());
+  };
+  const auto reach = [](int64_t out, int64_t stride, int64_t kernel, int64_t dilation) {
+    return (Checked(out - 1) * Checked(stride) + Checked(kernel - 1) * Checked(dilation)).value();
+  };
+  require("the image height", s.height, limit);
+  require("the image width", s.width, limit);
+  require("(height + 2) * (width + 2)", (s.height + 2) * (s.width + 2), int64_t{1} << 31);
+  require("the padding", std::max(s.pad_top, s.pad_left), limit);
+  require("the vertical reach of the window", reach(s.out_height, s.stride_h, s.kernel_h, s.dilation_h), limit);
+  require("the horizontal reach of the window", reach(s.out_width, s.stride_w, s.kernel_w, s.dilation_w), limit);
+  require("the number of kernel taps", (Checked(s.kernel_h) * Checked(s.kernel_w)).value(), int64_t{1} << 20);
+  require("the number of channels", std::max(s.channels, s.outputs), int64_t{1} << 30);
+}
+
+template <class F>
+PackedWeights<F>::PackedWeights(const ConvolutionShape& shape, const TensorView& weight)
+    : plan_(make_plan(shape, tile_kernels<F>().lanes, sizeof(F))) {
+  const int64_t count = element_count(weight.shape);
+  std::vector<F> converted(static_cast<std::size_t>(count));
+  load_as<F>(weight.data, weight.dtype, 0, count, converted.data());
+  if (shape.depthwise()) {
+    pack_depthwise(shape, converted.data());
+  } else {
+    pack_matrix(shape, converted.data());
+  }
+}
+
+template <class F>
+void PackedWeights<F>::pack_matrix(const ConvolutionShape& shape, const F* weight) {
+  const int64_t taps = shape.taps(), per_group = shape.channels / shape.groups;
+  const int row = plan_.vectors * tile_kernels<F>().lanes;
+  data_.reserve(static_cast<std::size_t>(shape.channels * taps * plan_.columns * row));
+  for (const ChannelPlan::Block& block : plan_.blocks) {
+    for (int64_t tap_begin = 0; tap_begin < taps; tap_begin += plan_.tap_block) {
+      const int64_t tap_end = std::min<int64_t>(taps, tap_begin + plan_.tap_block);
+      for (const ChannelPlan::Segment& segment : block.segments) {
+        for (int64_t column = 0; column < plan_.columns; ++column) {
+          for (int64_t tap = tap_begin; tap < tap_end; ++tap) {
+            for (int64_t k = 0; k < segment.depth; ++k) {
+              for (int64_t r = 0; r < row; ++r) {
+                const int64_t output = column * row + r;
+                const int64_t m = segment.group * plan_.outputs_per_group + output;
+                const bool exists = output < plan_.outputs_per_group;
+                data_.push_back(exists ? weight[(m * per_group + segment.channel_in_group + k) * taps + tap] : F{0});
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+template <class F>
+void PackedWeights<F>::pack_depthwise(const ConvolutionShape& shape, const F* weight) {
+  const int64_t taps = shape.taps(), multiplier = plan_.outputs_per_group;
+  for (const ChannelPlan::Block& block : plan_.blocks) {
+    for (int64_t j = 0; j < multiplier; ++j) {
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        for (int c = 0; c < plan_.block_width; ++c) {
+          const bool exists = c < block.channels;
+          data_.push_back(exists ? weight[((block.channel + c) * multiplier + j) * taps + tap] : F{0});
+        }
+      }
+    }
+  }
+}
+
+template class PackedWeights<float>;
+template class PackedWeights<double>;
+
+}  // namespace deploydcn::cpu

@@ -1,0 +1,318 @@
+#include "core/cpu/tiled_convolution.h"
+
+#include <algorithm>
+#include <cstring>
+#include <thread>
+
+namespace deploydcn::cpu {
+namespace {
+
+constexpr int64_t kFullTile = 112;          // pixels: a multiple of every vector length, and of 14 rows
+constexpr int64_t kSmallestTile = 32;       // below this the matrix kernel starves
+constexpr int64_t kTileBytes = 512 * 1024;  // accumulators
+constexpr int64_t kTapBytes = 4 * 1024 * 1024;
+constexpr int64_t kRowsPerTask = 16;
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+// One thread's working memory, reused from call to call.
+class ThreadArena {
+ public:
+  // Begins a new set of arrays of at most `bytes` together (each takes up to 64 more for alignment).
+  void reset(std::size_t bytes) {
+    if (memory_.size() < bytes) memory_ = std::vector<unsigned char>(bytes);
+    used_ = 0;
+  }
+  template <class T>
+  T* take(int64_t count) {
+    const auto start = reinterpret_cast<std::uintptr_t>(memory_.data()) + used_;
+    const std::uintptr_t aligned = (start + 63) & ~std::uintptr_t{63};
+    used_ = aligned - reinterpret_cast<std::uintptr_t>(memory_.data()) + static_cast<std::size_t>(count) * sizeof(T);
+    if (used_ > memory_.size()) throw InternalError("thread arena too small");
+    return reinterpret_cast<T*>(aligned);
+  }
+
+ private:
+  std::vector<unsigned char> memory_;
+  std::size_t used_ = 0;
+};
+
+ThreadArena& thread_arena() {
+  static thread_local ThreadArena arena;
+  return arena;
+}
+
+// Pixels per tile: as many as caches hold, fewer where that gives every processor a tile, equal among tiles.
+int64_t choose_tile(const ConvolutionShape& shape, int64_t accumulators, int64_t element_bytes, int lanes) {
+  const int64_t pixels = shape.out_pixels();
+  int64_t tile = std::min(kFullTile, kTileBytes / (accumulators * element_bytes));
+  tile = std::min(tile, kTapBytes / (shape.taps() * (4 * element_bytes + 4)));
+  const int64_t processors = std::max(1u, std::thread::hardware_concurrency());
+  tile = std::min(tile, std::max(kSmallestTile, shape.batch * pixels / processors));
+  tile = std::max<int64_t>(tile / lanes * lanes, lanes);
+  return round_up(ceil_div(pixels, ceil_div(pixels, tile)), lanes);
+}
+
+template <class F>
+class Convolution {
+ public:
+  Convolution(const ConvolutionShape& shape, const PackedWeights<F>& weights, const ConvolutionArguments& arguments,
+              CpuContext& context)
+      : shape_(shape),
+        plan_(weights.plan()),
+        weights_(weights.data()),
+        arguments_(arguments),
+        context_(context),
+        kernels_(tile_kernels<F>()),
+        row_(plan_.vectors * kernels_.lanes),
+        plane_((shape.height + 2) * (shape.width + 2) * plan_.block_width),
+        accumulators_(shape.depthwise() ? plan_.block_width : shape.groups * plan_.columns * row_),
+        tile_(choose_tile(shape, accumulators_, sizeof(F), kernels_.lanes)),
+        tiles_(ceil_div(shape.out_pixels(), tile_)),
+        blocked_(context, (Checked(shape.batch) * Checked(blocks()) * Checked(plane_)).value()),
+        bias_(context, bias_count()) {}
+
+  void run() {
+    block_image();
+    arrange_bias();
+    parallel_for(context_, shape_.batch * tiles_, [this](int64_t task) { run_tile(task / tiles_, task % tiles_); });
+  }
+
+ private:
+  int64_t blocks() const { return static_cast<int64_t>(plan_.blocks.size()); }
+  bool deformable() const { return arguments_.offset.present; }
+
+  // ---------------------------------------------------------------------------------------------- input and bias
+  void block_image() {
+    const int64_t chunks = ceil_div(shape_.height, kRowsPerTask);
+    parallel_for(context_, shape_.batch * blocks() * chunks, [&](int64_t task) {
+      const int64_t chunk = task % chunks, image = task / chunks;
+      const int64_t first = chunk * kRowsPerTask, last = std::min(shape_.height, first + kRowsPerTask);
+      block_rows(image / blocks(), image % blocks(), first, last);
+    });
+  }
+
+  void block_rows(int64_t n, int64_t b, int64_t first, int64_t last) {
+    const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
+    const int64_t width = shape_.width, pixels = shape_.pixels(), line = (width + 2) * plan_.block_width;
+    const int64_t from = (n * shape_.channels + block.channel) * pixels;
+    F* plane = blocked_.data() + (n * blocks() + b) * plane_;
+    const bool direct = arguments_.input.dtype == (sizeof(F) == 4 ? DType::kFloat32 : DType::kFloat64);
+    ThreadArena& arena = thread_arena();
+    arena.reset(direct ? 0 : static_cast<std::size_t>(block.channels * width) * sizeof(F) + 64);
+    F* converted = direct ? nullptr : arena.take<F>(block.channels * width);
+    if (first == 0) std::fill_n(plane, line, F{0});
+    if (last == shape_.height) std::fill_n(plane + (shape_.height + 1) * line, line, F{0});
+    for (int64_t y = first; y < last; ++y) {
+      F* out = plane + (y + 1) * line;
+      std::fill_n(out, plan_.block_width, F{0});
+      std::fill_n(out + line - plan_.block_width, plan_.block_width, F{0});
+      const F* in = converted;
+      if (direct) in = static_cast<const F*>(arguments_.input.data) + from + y * width;
+      for (int c = 0; !direct && c < block.channels; ++c) {
+        load_as<F>(arguments_.input.data, arguments_.input.dtype, from + c * pixels + y * width, width, converted + c * width);
+      }
+      kernels_.block_row(in, direct ? pixels : width, block.channels, width, out + plan_.block_width, plan_.block_width);
+    }
+  }
+
+  int64_t bias_count() const {
+    return shape_.depthwise() ? blocks() * plan_.outputs_per_group * plan_.block_width : shape_.groups * plan_.columns * row_;
+  }
+
+  // Bias in the order of the accumulators: [group][column][row], or [block][multiplier][block width] for depthwise.
+  void arrange_bias() {
+    F* bias = bias_.data();
+    std::fill_n(bias, bias_count(), F{0});
+    if (!arguments_.bias.present) return;
+    std::vector<F> given(static_cast<std::size_t>(shape_.outputs));
+    load_as<F>(arguments_.bias.data, arguments_.bias.dtype, 0, shape_.outputs, given.data());
+    const int64_t per_group = plan_.outputs_per_group;
+    if (!shape_.depthwise()) {
+      for (int64_t m = 0; m < shape_.outputs; ++m) bias[m / per_group * plan_.columns * row_ + m % per_group] = given[m];
+      return;
+    }
+    for (int64_t b = 0; b < blocks(); ++b) {
+      const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
+      for (int64_t j = 0; j < per_group; ++j) {
+        for (int c = 0; c < block.channels; ++c) {
+          bias[(b * per_group + j) * plan_.block_width + c] = given[(block.channel + c) * per_group + j];
+        }
+      }
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------------- tiles
+  // The arrays one tile needs, in the running thread's arena.
+  struct Workspace {
+    int32_t *base_y, *base_x;  // [pixel]
+    Taps<F> taps;
+    F *offset_y, *offset_x, *mask;  // [pixel], where the stored type is not F
+    F* panel;
+    F* tile;
+    F* out;  // [channel][pixel], where the stored type is not F
+  };
+
+  int64_t panel_stride() const { return static_cast<int64_t>(plan_.tap_block) * plan_.block_width; }
+
+  Workspace make_workspace() const {
+    const int64_t taps = shape_.taps(), panel = shape_.depthwise() ? 0 : tile_ * panel_stride();
+    const int64_t widest = std::max<int64_t>(row_, plan_.block_width);
+    const int64_t integers = tile_ * (2 + taps);
+    const int64_t floats = tile_ * (4 * taps + 3 + accumulators_ + widest) + panel;
+    ThreadArena& arena = thread_arena();
+    arena.reset(static_cast<std::size_t>(integers) * sizeof(int32_t) + static_cast<std::size_t>(floats) * sizeof(F) + 10 * 64);
+    Workspace w{};
+    w.base_y = arena.take<int32_t>(tile_);
+    w.base_x = arena.take<int32_t>(tile_);
+    w.taps = {arena.take<int32_t>(taps * tile_), arena.take<F>(4 * taps * tile_), tile_,
+              static_cast<int32_t>(shape_.width + 2)};
+    w.offset_y = arena.take<F>(tile_);
+    w.offset_x = arena.take<F>(tile_);
+    w.mask = arena.take<F>(tile_);
+    w.panel = arena.take<F>(panel);
+    w.tile = arena.take<F>(accumulators_ * tile_);
+    w.out = arena.take<F>(widest * tile_);
+    return w;
+  }
+
+  void run_tile(int64_t n, int64_t tile) {
+    const int64_t first = tile * tile_, pixels = std::min(tile_, shape_.out_pixels() - first);
+    Workspace w = make_workspace();
+    for (int64_t p = 0; p < pixels; ++p) {
+      w.base_y[p] = static_cast<int32_t>((first + p) / shape_.out_width * shape_.stride_h - shape_.pad_top);
+      w.base_x[p] = static_cast<int32_t>((first + p) % shape_.out_width * shape_.stride_w - shape_.pad_left);
+    }
+    const F* weight = weights_;
+    int64_t located = -1;
+    for (int64_t b = 0; b < blocks(); ++b) {
+      const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
+      if (block.offset_group != located) locate(n, located = block.offset_group, first, pixels, w);
+      const F* image = blocked_.data() + (n * blocks() + b) * plane_;
+      if (shape_.depthwise()) {
+        weight = depthwise_block(n, b, image, first, pixels, weight, w);
+      } else {
+        weight = multiply_block(block, image, pixels, weight, w);
+      }
+    }
+    if (shape_.depthwise()) return;
+    for (int64_t group = 0; group < shape_.groups; ++group) {
+      for (int64_t column = 0; column < plan_.columns; ++column) {
+        const int64_t output = column * row_, index = group * plan_.columns + column;
+        const int channels = static_cast<int>(std::min<int64_t>(row_, plan_.outputs_per_group - output));
+        finish(w.tile + index * tile_ * row_, row_, bias_.data() + index * row_, channels, n,
+               group * plan_.outputs_per_group + output, 1, first, pixels, w);
+      }
+    }
+  }
+
+  // A run of `pixels` stored values as F: in place where the stored type is F already.
+  const F* values(const TensorView& view, int64_t begin, int64_t pixels, F* buffer) const {
+    if (view.dtype == (sizeof(F) == 4 ? DType::kFloat32 : DType::kFloat64)) return static_cast<const F*>(view.data) + begin;
+    load_as<F>(view.data, view.dtype, begin, pixels, buffer);
+    return buffer;
+  }
+
+  void locate(int64_t n, int64_t offset_group, int64_t first, int64_t pixels, Workspace& w) const {
+    const int64_t taps = shape_.taps(), plane = shape_.out_pixels();
+    const int64_t group = n * shape_.offset_groups + offset_group;
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      const TapGeometry<F> geometry{w.base_y,
+                                    w.base_x,
+                                    static_cast<int32_t>(tap / shape_.kernel_w * shape_.dilation_h),
+                                    static_cast<int32_t>(tap % shape_.kernel_w * shape_.dilation_w),
+                                    static_cast<int32_t>(shape_.height),
+                                    static_cast<int32_t>(shape_.width)};
+      if (!deformable()) {
+        kernels_.exact_tap(geometry, pixels, static_cast<int>(tap), w.taps);
+        continue;
+      }
+      const int64_t at = (group * taps + tap) * plane + first;
+      const F* offset_y = values(arguments_.offset, (group * 2 * taps + 2 * tap) * plane + first, pixels, w.offset_y);
+      const F* offset_x = values(arguments_.offset, (group * 2 * taps + 2 * tap + 1) * plane + first, pixels, w.offset_x);
+      const F* mask = arguments_.mask.present ? values(arguments_.mask, at, pixels, w.mask) : nullptr;
+      kernels_.bilinear_tap(geometry, offset_y, offset_x, mask, pixels, static_cast<int>(tap), w.taps);
+    }
+  }
+
+  // Adds one channel block to the sums; returns where the next block's weights begin.
+  const F* multiply_block(const ChannelPlan::Block& block, const F* image, int64_t pixels, const F* weight, Workspace& w) const {
+    const int taps = static_cast<int>(shape_.taps()), cb = plan_.block_width;
+    const int64_t stride = panel_stride();
+    for (int begin = 0; begin < taps; begin += plan_.tap_block) {
+      const int end = std::min(taps, begin + plan_.tap_block);
+      (deformable() ? kernels_.sample_bilinear : kernels_.sample_exact)(image, cb, w.taps, begin, end, pixels, w.panel, stride);
+      for (const ChannelPlan::Segment& segment : block.segments) {
+        // Whole blocks are contiguous over taps: one long product instead of one per tap.
+        const bool whole = segment.depth == cb;
+        const int runs = whole ? 1 : end - begin;
+        const int64_t depth = whole ? static_cast<int64_t>(end - begin) * cb : segment.depth;
+        for (int64_t column = 0; column < plan_.columns; ++column) {
+          F* tile = w.tile + (segment.group * plan_.columns + column) * tile_ * row_;
+          kernels_.multiply(w.panel + segment.channel_in_block, stride, pixels, runs, cb, depth, weight, plan_.vectors, tile,
+                            !(segment.opens_group && begin == 0));
+          weight += runs * depth * row_;
+        }
+      }
+    }
+    return weight;
+  }
+
+  const F* depthwise_block(int64_t n, int64_t b, const F* image, int64_t first, int64_t pixels, const F* weight, Workspace& w) {
+    const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
+    const int64_t multiplier = plan_.outputs_per_group;
+    const int taps = static_cast<int>(shape_.taps()), cb = plan_.block_width;
+    for (int64_t j = 0; j < multiplier; ++j, weight += taps * cb) {
+      (deformable() ? kernels_.depthwise_bilinear : kernels_.depthwise_exact)(image, cb, w.taps, taps, pixels, weight, w.tile);
+      finish(w.tile, cb, bias_.data() + (b * multiplier + j) * cb, block.channels, n, block.channel * multiplier + j,
+             multiplier, first, pixels, w);
+    }
+    return weight;
+  }
+
+  // Writes `channels` output channels, `output`, `output + output_step`, ...
+  void finish(F* tile, int64_t ld, const F* bias, int channels, int64_t n, int64_t output, int64_t output_step, int64_t first,
+              int64_t pixels, Workspace& w) const {
+    const int64_t plane = shape_.out_pixels(), begin = (n * shape_.outputs + output) * plane + first;
+    // The kernel reads whole vectors of pixels: define those beyond the last.
+    std::fill(tile + pixels * ld, tile + round_up(pixels, kernels_.lanes) * ld, F{0});
+    const DType dtype = arguments_.input.dtype;
+    if (dtype == (sizeof(F) == 4 ? DType::kFloat32 : DType::kFloat64)) {
+      kernels_.finish(tile, ld, pixels, channels, bias, arguments_.activation, static_cast<F*>(arguments_.output) + begin,
+                      output_step * plane);
+      return;
+    }
+    kernels_.finish(tile, ld, pixels, channels, bias, arguments_.activation, w.out, tile_);
+    for (int c = 0; c < channels; ++c) {
+      store_as<F>(w.out + c * tile_, pixels, arguments_.output, dtype, begin + c * output_step * plane);
+    }
+  }
+
+  const ConvolutionShape& shape_;
+  const ChannelPlan& plan_;
+  const F* weights_;
+  const ConvolutionArguments& arguments_;
+  CpuContext& context_;
+  const TileKernels<F>& kernels_;
+  const int64_t row_;           // elements per accumulator row
+  const int64_t plane_;         // elements of one blocked image
+  const int64_t accumulators_;  // per pixel
+  const int64_t tile_, tiles_;  // pixels per tile, tiles per image
+  ScratchBuffer<F> blocked_;    // [n][block][H + 2][W + 2][CB]
+  ScratchBuffer<F> bias_;
+};
+
+}  // namespace
+
+template <class F>
+void convolve(const ConvolutionShape& shape, const PackedWeights<F>& weights, const ConvolutionArguments& arguments,
+              CpuContext& context) {
+  if (shape.batch == 0) return;
+  Convolution<F>(shape, weights, arguments, context).run();
+}
+
+template void convolve<float>(const ConvolutionShape&, const PackedWeights<float>&, const ConvolutionArguments&, CpuContext&);
+template void convolve<double>(const ConvolutionShape&, const PackedWeights<double>&, const ConvolutionArguments&, CpuContext&);
+
+}  // namespace deploydcn::cpu

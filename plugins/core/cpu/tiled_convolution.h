@@ -1,0 +1,93 @@
+// Convolution whose input is sampled tile by tile: deformable (bilinear samples at offset positions) or plain (exact
+// samples on the grid), in any number of groups. The im2col matrix never exists in full: one tile of output pixels is
+// sampled into cache, multiplied at once and written out.
+//
+//   block_image   NCHW -> channel blocks with a zero border             (parallel over images, blocks, rows)
+//   per tile of output pixels:                                          (parallel over images, tiles)
+//     locate        positions of every tap, once per offset group
+//     per channel block: sample -> panel, panel * weights -> tile       (or depthwise: sample * weight -> tile)
+//     finish        bias, activation, back to NCHW
+//
+// Memory beyond input, output and packed weights: one blocked copy of the input, and a few MiB per thread.
+#pragma once
+
+#include <vector>
+
+#include "core/cpu/activation.h"
+#include "core/cpu/tile_kernels.h"
+#include "core/cpu_op.h"
+
+namespace deploydcn::cpu {
+
+// Sizes of one convolution call. h before w everywhere.
+struct ConvolutionShape {
+  int64_t batch, channels, height, width;
+  int64_t outputs, out_height, out_width;
+  int64_t kernel_h, kernel_w, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w;
+  int64_t groups, offset_groups;
+
+  int64_t taps() const { return kernel_h * kernel_w; }
+  int64_t pixels() const { return height * width; }
+  int64_t out_pixels() const { return out_height * out_width; }
+  bool depthwise() const { return channels == groups; }
+};
+
+// Throws InvalidArgument where a position would not fit the kernels' 32-bit pixel indices.
+void check_limits(const ConvolutionShape& shape);
+
+struct ConvolutionArguments {
+  TensorView input;    // (N, C, H, W)
+  TensorView offset;   // (N, 2 * OG * KH * KW, OH, OW); absent: a plain convolution
+  TensorView mask;     // (N, OG * KH * KW, OH, OW); absent: 1
+  TensorView bias;     // (M); absent: 0
+  void* output;        // (N, M, OH, OW), of the input's dtype
+  Activation activation;
+};
+
+// How channels are cut into blocks and outputs into vectors; depends on the weight's shape and the groups only.
+struct ChannelPlan {
+  // Consecutive channels of one block that belong to one convolution group.
+  struct Segment {
+    int64_t group;
+    int channel_in_block;
+    int depth;
+    int channel_in_group;
+    bool opens_group;  // the first contribution to the group's sums
+  };
+  struct Block {
+    int64_t channel;
+    int channels;
+    int64_t offset_group;
+    std::vector<Segment> segments;  // empty for depthwise
+  };
+  int block_width;   // CB: channels per block, a multiple of the vector lanes
+  int vectors;       // vectors per accumulator row
+  int tap_block;     // taps sampled at a time
+  int64_t outputs_per_group;
+  int64_t columns;   // accumulator rows per group: ceil(outputs_per_group / (vectors * lanes))
+  std::vector<Block> blocks;
+};
+
+template <class F>
+class PackedWeights {
+ public:
+  // weight: (M, C / groups, KH, KW). Only the sizes that the weight and the groups determine are read from `shape`.
+  PackedWeights(const ConvolutionShape& shape, const TensorView& weight);
+
+  const ChannelPlan& plan() const { return plan_; }
+  const F* data() const { return data_.data(); }
+
+ private:
+  void pack_matrix(const ConvolutionShape& shape, const F* weight);
+  void pack_depthwise(const ConvolutionShape& shape, const F* weight);
+
+  ChannelPlan plan_;
+  std::vector<F> data_;
+};
+
+// Runs one convolution. Thread-safe for shared weights.
+template <class F>
+void convolve(const ConvolutionShape& shape, const PackedWeights<F>& weights, const ConvolutionArguments& arguments,
+              CpuContext& context);
+
+}  // namespace deploydcn::cpu

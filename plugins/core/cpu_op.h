@@ -1,0 +1,98 @@
+// What an op's CPU side offers to a runtime, and what it needs from one. Neither knows the other's headers.
+#pragma once
+
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <type_traits>
+
+#include "core/op_spec.h"
+
+namespace deploydcn {
+
+struct TensorView {
+  const void* data = nullptr;
+  DType dtype = DType::kFloat32;
+  Shape shape;
+  bool present = false;
+};
+
+// Input `index`, or an absent one where the list ends before it.
+inline TensorView input_at(Span<const TensorView> inputs, std::size_t index) {
+  return index < inputs.size() ? inputs[index] : TensorView{};
+}
+
+// Sizes of all axes for a node's inputs; throws InvalidArgument (see op_spec.h).
+inline Axes bind(const OpSpec& spec, const Attributes& attributes, Span<const TensorView> inputs) {
+  std::vector<const Shape*> shapes;
+  for (const TensorView& input : inputs) shapes.push_back(input.present ? &input.shape : nullptr);
+  return bind(spec, attributes, Span<const Shape* const>(shapes.data(), shapes.size()));
+}
+
+// A running kernel's view of the runtime: its thread pool, its allocator, and where outputs go.
+class CpuContext {
+ public:
+  virtual ~CpuContext() = default;
+  // Calls task(state, i) for every i in [0, count), on several threads; returns when all are done. Tasks do not throw.
+  virtual void run(int64_t count, void (*task)(void* state, std::size_t index), void* state) = 0;
+  virtual void* allocate(std::size_t bytes) = 0;
+  virtual void release(void* memory) noexcept = 0;
+  virtual void* output(std::size_t index, const Shape& shape) = 0;
+};
+
+// One node's kernel. Immutable after construction: `compute` may run on several threads at once.
+class CpuKernel {
+ public:
+  virtual ~CpuKernel() = default;
+  virtual void compute(Span<const TensorView> inputs, CpuContext& context) const = 0;
+};
+
+// An op as the runtimes see it. `dtypes`: one row of spec->type_rows. `constants`: inputs known at creation (present only then).
+struct CpuOp {
+  const OpSpec* spec;
+  std::unique_ptr<CpuKernel> (*create)(const Attributes&, Span<const DType> dtypes, Span<const TensorView> constants);
+};
+
+// Calls body(i) for every i in [0, count) on the context's threads; rethrows the first exception.
+template <class Body>
+void parallel_for(CpuContext& context, int64_t count, Body&& body) {
+  struct State {
+    std::remove_reference_t<Body>* body;
+    std::mutex mutex;
+    std::exception_ptr error;
+  } state{&body, {}, nullptr};
+  const auto task = [](void* opaque, std::size_t index) {
+    State& shared = *static_cast<State*>(opaque);
+    try {
+      (*shared.body)(static_cast<int64_t>(index));
+    } catch (...) {
+      const std::lock_guard<std::mutex> lock(shared.mutex);
+      if (!shared.error) shared.error = std::current_exception();
+    }
+  };
+  if (count > 0) context.run(count, task, &state);
+  if (state.error) std::rethrow_exception(state.error);
+}
+
+// Memory from the runtime's allocator, 64-byte aligned, released on scope exit.
+template <class T>
+class ScratchBuffer {
+ public:
+  ScratchBuffer(CpuContext& context, int64_t count)
+      : context_(context), memory_(context.allocate(static_cast<std::size_t>(count) * sizeof(T) + 64)) {
+    if (!memory_) throw std::bad_alloc();
+  }
+  ScratchBuffer(const ScratchBuffer&) = delete;
+  ScratchBuffer& operator=(const ScratchBuffer&) = delete;
+  ~ScratchBuffer() { context_.release(memory_); }
+  T* data() const {
+    return reinterpret_cast<T*>((reinterpret_cast<std::uintptr_t>(memory_) + 63) & ~std::uintptr_t{63});
+  }
+
+ private:
+  CpuContext& context_;
+  void* memory_;
+};
+
+}  // namespace deploydcn

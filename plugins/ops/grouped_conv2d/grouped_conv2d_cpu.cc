@@ -1,0 +1,28 @@
+#include "ops/grouped_conv2d/grouped_conv2d_cpu.h"
+
+#include "core/cpu/convolution_kernel.h"
+#include "ops/grouped_conv2d/spec.gen.h"
+
+namespace deploydcn::grouped_conv2d {
+namespace {
+
+enum Input { kX, kW, kBias };
+
+cpu::ConvolutionCall describe(const Attributes& attributes, Span<const TensorView> inputs) {
+  const Axes a = bind(kSpec, attributes, inputs);
+  const cpu::ConvolutionShape shape{a[N],  a[C],  a[H],  a[W],  a[M],  a[OH], a[OW], a[KH], a[KW],
+                                    a[SH], a[SW], a[PT], a[PL], a[DH], a[DW], a[G],  1};
+  const auto activation = cpu::activation_named(attributes.named(kSpec, "activation").string);
+  return {shape, {inputs[kX], {}, {}, input_at(inputs, kBias), nullptr, activation}, inputs[kW]};
+}
+
+std::unique_ptr<CpuKernel> create(const Attributes& attributes, Span<const DType> dtypes, Span<const TensorView> constants) {
+  const int64_t groups = (*attributes.named(kSpec, "group").ints)[0];
+  return std::make_unique<cpu::ConvolutionKernel>(describe, attributes, dtypes[0], constants[kW], groups, 1);
+}
+
+}  // namespace
+
+const CpuOp kCpuOp = {&kSpec, create};
+
+}  // namespace deploydcn::grouped_conv2d

@@ -1,0 +1,96 @@
+// The list of ops this library offers to ONNX Runtime, and its one entry point.
+//
+// Session config entry "deploydcn.replace_standard" = "1", set before registering, also puts our kernel in the place of
+// the standard DeformConv, for files that carry it and for runtimes that have no kernel for it (before 1.25).
+#include <vector>
+
+#include "ops/deform_conv2d/deform_conv2d_cpu.h"
+#include "ops/grouped_conv2d/grouped_conv2d_cpu.h"
+// new-op: include above
+#include "ort/custom_op.h"
+#include "ort/runtime.h"
+
+namespace deploydcn::ort {
+namespace {
+
+const CpuOp* const kOps[] = {
+    &deform_conv2d::kCpuOp,
+    &grouped_conv2d::kCpuOp,
+    // new-op: insert above
+};
+
+// A domain and the ops in it; both live until the process ends, as sessions refer to them.
+class Domain {
+ public:
+  explicit Domain(const char* name) { check(api().CreateCustomOpDomain(name, &domain_)); }
+  void add(const CpuOp& op, const char* name, std::size_t row) {
+    ops_.push_back(make_custom_op(op, name, row));
+    check(api().CustomOpDomain_Add(domain_, ops_.back().get()));
+  }
+  CustomOpDomain* get() const { return domain_; }
+
+ private:
+  CustomOpDomain* domain_ = nullptr;
+  std::vector<std::unique_ptr<CustomOp>> ops_;
+};
+
+std::size_t row_count(const OpSpec& spec) { return spec.type_rows.size() / static_cast<std::size_t>(spec.type_params); }
+
+Domain& own_domain() {
+  static Domain* domain = [] {
+    auto made = std::make_unique<Domain>("deploydcn");
+    for (const CpuOp* op : kOps) {
+      for (std::size_t row = 0; row < row_count(*op->spec); ++row) made->add(*op, op->spec->name, row);
+    }
+    return made.release();
+  }();
+  return *domain;
+}
+
+// The standard operator has one type parameter: only rows whose types are all equal exist there.
+Domain& standard_domain() {
+  static Domain* domain = [] {
+    auto made = std::make_unique<Domain>("");
+    const CpuOp& op = deform_conv2d::kCpuOp;
+    for (std::size_t row = 0; row < row_count(*op.spec); ++row) {
+      if (op.spec->type_rows[2 * row] == op.spec->type_rows[2 * row + 1]) made->add(op, "DeformConv", row);
+    }
+    return made.release();
+  }();
+  return *domain;
+}
+
+bool replaces_standard(const SessionOptions* options) {
+  const char* key = "deploydcn.replace_standard";
+  int present = 0;
+  check(api().HasSessionConfigEntry(options, key, &present));
+  if (!present) return false;
+  std::size_t size = 0;
+  succeeded(api().GetSessionConfigEntry(options, key, nullptr, &size));
+  std::string value(size, '\0');
+  check(api().GetSessionConfigEntry(options, key, value.data(), &size));
+  value = value.c_str();
+  if (value != "0" && value != "1") {
+    throw InvalidArgument(std::string("session config entry ") + key + " is '" + value + "'; wanted 0 or 1");
+  }
+  return value == "1";
+}
+
+}  // namespace
+}  // namespace deploydcn::ort
+
+extern "C" __attribute__((visibility("default"))) deploydcn::ort::Status* RegisterCustomOps(
+    deploydcn::ort::SessionOptions* options, const deploydcn::ort::ApiBase* base) {
+  using namespace deploydcn::ort;
+  const void* table = base->GetApi(kApiVersion);
+  if (!table) {
+    // Slot 0, CreateStatus, exists in every version.
+    return Api(base->GetApi(1)).CreateStatus(
+        kFail, "deploydcn needs onnxruntime 1.17 or newer; pip install -U onnxruntime");
+  }
+  set_api(table);
+  return guarded("deploydcn: ", [&] {
+    check(api().AddCustomOpDomain(options, own_domain().get()));
+    if (replaces_standard(options)) check(api().AddCustomOpDomain(options, standard_domain().get()));
+  });
+}

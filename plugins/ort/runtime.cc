@@ -1,0 +1,77 @@
+#include "ort/runtime.h"
+
+#include <optional>
+
+namespace deploydcn::ort {
+namespace {
+
+std::optional<Api>& bound_api() {
+  static std::optional<Api> instance;
+  return instance;
+}
+
+DType dtype_of(ElementType type) {
+  switch (type) {
+    case kFloat: return DType::kFloat32;
+    case kDouble: return DType::kFloat64;
+    case kFloat16: return DType::kFloat16;
+    case kBFloat16: return DType::kBFloat16;
+    default: throw InternalError("a tensor of an undeclared element type reached the kernel");
+  }
+}
+
+}  // namespace
+
+const Api& api() { return *bound_api(); }
+void set_api(const void* table) {
+  if (!bound_api()) bound_api().emplace(table);
+}
+
+TensorView view(const Value* value) {
+  if (!value) return {};
+  TensorTypeAndShapeInfo* raw = nullptr;
+  check(api().GetTensorTypeAndShape(value, &raw));
+  const InfoPtr info(raw);
+  TensorView view;
+  view.present = true;
+  std::size_t rank = 0;
+  check(api().GetDimensionsCount(raw, &rank));
+  view.shape.resize(rank);
+  check(api().GetDimensions(raw, view.shape.data(), rank));
+  ElementType type = kUndefined;
+  check(api().GetTensorElementType(raw, &type));
+  view.dtype = dtype_of(type);
+  void* data = nullptr;
+  check(api().GetTensorMutableData(const_cast<Value*>(value), &data));  // the C API has no const accessor
+  view.data = data;
+  return view;
+}
+
+OrtContext::OrtContext(KernelContext* context) : context_(context) {
+  MemoryInfo* memory = nullptr;
+  check(api().CreateCpuMemoryInfo(kArenaAllocator, kMemTypeDefault, &memory));
+  Status* status = api().KernelContext_GetAllocator(context, memory, &allocator_);
+  api().ReleaseMemoryInfo(memory);
+  check(status);
+}
+OrtContext::~OrtContext() { api().ReleaseAllocator(allocator_); }
+
+void OrtContext::run(int64_t count, void (*task)(void* state, std::size_t index), void* state) {
+  check(api().KernelContext_ParallelFor(context_, task, static_cast<std::size_t>(count), 0, state));
+}
+void* OrtContext::allocate(std::size_t bytes) {
+  void* memory = nullptr;
+  check(api().AllocatorAlloc(allocator_, bytes, &memory));
+  return memory;
+}
+void OrtContext::release(void* memory) noexcept { succeeded(api().AllocatorFree(allocator_, memory)); }
+
+void* OrtContext::output(std::size_t index, const Shape& shape) {
+  Value* value = nullptr;
+  check(api().KernelContext_GetOutput(context_, index, shape.data(), shape.size(), &value));
+  void* data = nullptr;
+  check(api().GetTensorMutableData(value, &data));
+  return data;
+}
+
+}  // namespace deploydcn::ort

@@ -1,0 +1,29 @@
+"""How far a backend may be from the float64 reference, relative to the largest reference value, and why."""
+
+from __future__ import annotations
+
+import numpy as np
+
+TOLERANCE = {
+    # Sums of up to about 1200 products in float32: sqrt(1200) * 2^-24 is 2e-6; positions are exact.
+    "float32": 5e-6,
+    # The same sums in float64: sqrt(1200) * 2^-53, with room for another order of additions.
+    "float64": 1e-13,
+    # Computed in float32, rounded once on output: half an ulp, 2^-11, of a value up to the largest.
+    "float16": 6e-4,
+    # The same with 8 significant bits: 2^-8.
+    "bfloat16": 4.5e-3,
+}
+
+
+def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:
+    """max |got - wanted| / max |wanted|. NaN is compared by place: a NaN where the other has a number is an infinite error,
+    except that a NaN of the reference (a zero-weight corner on a NaN pixel) allows either."""
+    assert got.shape == wanted.shape, (got.shape, wanted.shape)
+    got, wanted = got.astype(np.float64), wanted.astype(np.float64)
+    defined = ~np.isnan(wanted)
+    if not defined.any():
+        return 0.0
+    scale = float(np.max(np.abs(wanted[defined]), initial=1e-30))
+    error = np.abs(got[defined] - wanted[defined])
+    return float(np.max(np.where(np.isnan(error), np.inf, error), initial=0.0)) / scale
