@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "core/op_spec.h"
+#include "core/poison.h"
 
 namespace deploydcn {
 
@@ -80,18 +81,26 @@ template <class T>
 class ScratchBuffer {
  public:
   ScratchBuffer(CpuContext& context, int64_t count)
-      : context_(context), memory_(context.allocate(static_cast<std::size_t>(count) * sizeof(T) + 64)) {
+      : context_(context), bytes_(static_cast<std::size_t>(count) * sizeof(T)), memory_(context.allocate(bytes_ + 64)) {
     if (!memory_) throw std::bad_alloc();
+    auto* all = static_cast<unsigned char*>(memory_);
+    auto* begin = reinterpret_cast<unsigned char*>(data());
+    poison(all, static_cast<std::size_t>(begin - all));
+    poison(begin + bytes_, static_cast<std::size_t>(all + 64 - begin));
   }
   ScratchBuffer(const ScratchBuffer&) = delete;
   ScratchBuffer& operator=(const ScratchBuffer&) = delete;
-  ~ScratchBuffer() { context_.release(memory_); }
+  ~ScratchBuffer() {
+    unpoison(memory_, bytes_ + 64);
+    context_.release(memory_);
+  }
   T* data() const {
     return reinterpret_cast<T*>((reinterpret_cast<std::uintptr_t>(memory_) + 63) & ~std::uintptr_t{63});
   }
 
  private:
   CpuContext& context_;
+  std::size_t bytes_;
   void* memory_;
 };
 

@@ -120,7 +120,7 @@ Characteristic characteristic(bool optional) { return optional ? kOptional : kRe
 
 }  // namespace
 
-std::unique_ptr<CustomOp> make_custom_op(const CpuOp& cpu_op, std::string name, std::size_t row) {
+std::unique_ptr<CustomOp> make_custom_op(const CpuOp& cpu_op, std::string name, std::size_t row, bool infer_shapes) {
   auto op = std::make_unique<Op>();
   static_cast<CustomOp&>(*op) = CustomOp{};
   op->op = &cpu_op;
@@ -149,9 +149,11 @@ std::unique_ptr<CustomOp> make_custom_op(const CpuOp& cpu_op, std::string name, 
   op->CreateKernelV2 = create_kernel;
   op->KernelComputeV2 = compute;
   op->KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
-  op->InferOutputShapeFn = [](const CustomOp* op, ShapeInferContext* context) {
-    return guarded(self(op).name + ": ", [&] { infer_output_shapes(*self(op).op->spec, context); });
-  };
+  if (infer_shapes) {
+    op->InferOutputShapeFn = [](const CustomOp* op, ShapeInferContext* context) {
+      return guarded(self(op).name + ": ", [&] { infer_output_shapes(*self(op).op->spec, context); });
+    };
+  }
   op->GetStartVersion = [](const CustomOp* op) { return self(op).op->spec->since_version; };
   op->GetEndVersion = [](const CustomOp*) { return INT32_MAX; };
   return op;

@@ -2,6 +2,7 @@
 //
 // Session config entry "deploydcn.replace_standard" = "1", set before registering, also puts our kernel in the place of
 // the standard DeformConv, for files that carry it and for runtimes that have no kernel for it (before 1.25).
+#include <cstdio>
 #include <vector>
 
 #include "ops/deform_conv2d/deform_conv2d_cpu.h"
@@ -19,12 +20,20 @@ const CpuOp* const kOps[] = {
     // new-op: insert above
 };
 
+// Runtimes before 1.24 dereference a null type when a custom op with a shape function leaves out an optional input, as
+// DeformConv2d with a mask and no bias does. There, output shapes stay unknown until the first run.
+bool g_infer_shapes = true;
+bool infers_shapes_safely(const char* version) {
+  int major = 0, minor = 0;
+  return std::sscanf(version, "%d.%d", &major, &minor) == 2 && (major > 1 || minor >= 24);
+}
+
 // A domain and the ops in it; both live until the process ends, as sessions refer to them.
 class Domain {
  public:
   explicit Domain(const char* name) { check(api().CreateCustomOpDomain(name, &domain_)); }
   void add(const CpuOp& op, const char* name, std::size_t row) {
-    ops_.push_back(make_custom_op(op, name, row));
+    ops_.push_back(make_custom_op(op, name, row, g_infer_shapes));
     check(api().CustomOpDomain_Add(domain_, ops_.back().get()));
   }
   CustomOpDomain* get() const { return domain_; }
@@ -89,6 +98,7 @@ extern "C" __attribute__((visibility("default"))) deploydcn::ort::Status* Regist
         kFail, "deploydcn needs onnxruntime 1.17 or newer; pip install -U onnxruntime");
   }
   set_api(table);
+  g_infer_shapes = infers_shapes_safely(base->GetVersionString());
   return guarded("deploydcn: ", [&] {
     check(api().AddCustomOpDomain(options, own_domain().get()));
     if (replaces_standard(options)) check(api().AddCustomOpDomain(options, standard_domain().get()));

@@ -17,9 +17,9 @@ namespace deploydcn::cpu {
 // Sampling positions of one tap for the pixels of a tile. `index` counts pixels of a blocked image.
 template <class F>
 struct Taps {
-  int32_t* index;     // [tap][stride]
-  F* weights;         // [tap][4][stride]: corners (0,0) (0,1) (1,0) (1,1), times the mask
-  int64_t stride;     // pixels per row, at least those of the tile
+  int32_t* index;      // [tap][stride]
+  F* weights;          // [tap][4][stride]: corners (0,0) (0,1) (1,0) (1,1), times the mask
+  int64_t stride;      // pixels per row: those of the tile, rounded up to whole vectors
   int32_t row_pixels;  // W + 2
 };
 

@@ -12,12 +12,25 @@ namespace deploydcn::cpu {
 namespace {
 
 template <class F>
-struct Simd {
-  static constexpr int kLanes = DEPLOYDCN_VECTOR_BYTES / static_cast<int>(sizeof(F));
-  typedef F Vector __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES)));
+struct Simd;
+template <>
+struct Simd<float> {
+  static constexpr int kLanes = DEPLOYDCN_VECTOR_BYTES / 4;
+  typedef float Vector __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES)));
+  typedef int32_t Integers __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES)));  // as wide as Vector; comparisons yield them
+  typedef int32_t Indices __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES)));   // int32, as many as lanes
+};
+template <>
+struct Simd<double> {
+  static constexpr int kLanes = DEPLOYDCN_VECTOR_BYTES / 8;
+  typedef double Vector __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES)));
+  typedef int64_t Integers __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES)));
+  typedef int32_t Indices __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES / 2)));
 };
 template <class F>
 using Vector = typename Simd<F>::Vector;
+template <class F>
+using Integers = typename Simd<F>::Integers;
 
 template <class F>
 inline __attribute__((always_inline)) Vector<F> load(const F* from) {
@@ -97,43 +110,51 @@ void block_row(const F* in, int64_t plane_stride, int channels, int64_t width, F
 // base + offset is never formed in floating point: the offset is split into floor and fraction (exact), and the floor is
 // added to the base as an integer. At 900 pixels this is 500 times more precise than adding in float32.
 template <class F>
-void bilinear_tap(const TapGeometry<F>& geometry, const F* __restrict offset_y, const F* __restrict offset_x,
-                  const F* __restrict mask, int64_t pixels, int tap, Taps<F>& taps) {
+inline __attribute__((always_inline)) Integers<F> load_integers(const int32_t* from) {
+  typename Simd<F>::Indices value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return __builtin_convertvector(value, Integers<F>);
+}
+template <class F>
+inline __attribute__((always_inline)) Integers<F> floor_of(Vector<F> x) {
+  const Integers<F> truncated = __builtin_convertvector(x, Integers<F>);
+  return truncated + (__builtin_convertvector(truncated, Vector<F>) > x);  // true is -1
+}
+
+// Writes whole vectors: rows of `taps` hold a multiple of the lanes.
+template <class F>
+void bilinear_tap(const TapGeometry<F>& geometry, const F* offset_y, const F* offset_x, const F* mask, int64_t pixels, int tap,
+                  Taps<F>& taps) {
+  constexpr int n = Simd<F>::kLanes;
   constexpr F limit = static_cast<F>(1 << 30);  // |base| < 2^29 and H, W < 2^29: beyond this every sample is outside
-  const int32_t height = geometry.height, width = geometry.width, row = taps.row_pixels;
-  const int32_t outside = row - 1, tap_y = geometry.tap_y, tap_x = geometry.tap_x;
-  const int32_t* __restrict base_y = geometry.base_y;
-  const int32_t* __restrict base_x = geometry.base_x;
-  int32_t* __restrict index = taps.index + tap * taps.stride;
-  F* __restrict w00 = taps.weights + 4 * tap * taps.stride;
-  F* __restrict w01 = w00 + taps.stride;
-  F* __restrict w10 = w01 + taps.stride;
-  F* __restrict w11 = w10 + taps.stride;
-  const auto position = [&](int64_t p, F modulation) __attribute__((always_inline)) {
-    const F oy = offset_y[p], ox = offset_x[p];
-    const bool finite = (oy > -limit) & (oy < limit) & (ox > -limit) & (ox < limit);  // false for NaN
-    const F safe_y = finite ? oy : 0, safe_x = finite ? ox : 0;
-    const F floor_y = sizeof(F) == 4 ? static_cast<F>(__builtin_floorf(static_cast<float>(safe_y)))
-                                     : static_cast<F>(__builtin_floor(static_cast<double>(safe_y)));
-    const F floor_x = sizeof(F) == 4 ? static_cast<F>(__builtin_floorf(static_cast<float>(safe_x)))
-                                     : static_cast<F>(__builtin_floor(static_cast<double>(safe_x)));
-    const F low_y = safe_y - floor_y, low_x = safe_x - floor_x;
-    const int32_t y = static_cast<int32_t>(floor_y) + base_y[p] + tap_y;
-    const int32_t x = static_cast<int32_t>(floor_x) + base_x[p] + tap_x;
-    const bool inside = finite & ((y >= 0) | ((y == -1) & (low_y > 0))) & (y < height) &
-                        ((x >= 0) | ((x == -1) & (low_x > 0))) & (x < width);
-    const F m = inside ? modulation : 0;
-    const F high_y = (1 - low_y) * m, scaled_y = low_y * m;
-    index[p] = inside ? (y + 1) * row + x + 1 : outside;
-    w00[p] = high_y * (1 - low_x);
-    w01[p] = high_y * low_x;
-    w10[p] = scaled_y * (1 - low_x);
-    w11[p] = scaled_y * low_x;
-  };
-  if (mask) {
-    for (int64_t p = 0; p < pixels; ++p) position(p, mask[p]);
-  } else {
-    for (int64_t p = 0; p < pixels; ++p) position(p, 1);
+  const Vector<F> zero{};
+  const int32_t row = taps.row_pixels;
+  int32_t* index = taps.index + tap * taps.stride;
+  F* weight = taps.weights + 4 * tap * taps.stride;
+  for (int64_t p = 0; p < pixels; p += n) {
+    const int64_t count = pixels - p;
+    const auto read = [&](const F* from) __attribute__((always_inline)) {
+      return count >= n ? load<F>(from + p) : load_some<F>(from + p, count);
+    };
+    Vector<F> y = read(offset_y), x = read(offset_x), m = mask ? read(mask) : zero + 1;
+    const Integers<F> finite = (y > -limit) & (y < limit) & (x > -limit) & (x < limit);  // false for NaN
+    y = finite ? y : zero;
+    x = finite ? x : zero;
+    const Integers<F> floor_y = floor_of<F>(y), floor_x = floor_of<F>(x);
+    const Vector<F> low_y = y - __builtin_convertvector(floor_y, Vector<F>), low_x = x - __builtin_convertvector(floor_x, Vector<F>);
+    const Integers<F> iy = floor_y + load_integers<F>(geometry.base_y + p) + geometry.tap_y;
+    const Integers<F> ix = floor_x + load_integers<F>(geometry.base_x + p) + geometry.tap_x;
+    const Integers<F> inside = finite & ((iy >= 0) | ((iy == -1) & (low_y > zero))) & (iy < geometry.height) &
+                               ((ix >= 0) | ((ix == -1) & (low_x > zero))) & (ix < geometry.width);
+    m = inside ? m : zero;
+    const Integers<F> at = inside ? (iy + 1) * row + ix + 1 : Integers<F>{} + (row - 1);
+    const auto indices = __builtin_convertvector(at, typename Simd<F>::Indices);
+    __builtin_memcpy(index + p, &indices, sizeof indices);
+    const Vector<F> bottom = low_y * m, top = (1 - low_y) * m;
+    store<F>(weight + p, top * (1 - low_x));
+    store<F>(weight + taps.stride + p, top * low_x);
+    store<F>(weight + 2 * taps.stride + p, bottom * (1 - low_x));
+    store<F>(weight + 3 * taps.stride + p, bottom * low_x);
   }
 }
 

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <thread>
 
+#include "core/cpu/thread_arena.h"
+
 namespace deploydcn::cpu {
 namespace {
 
@@ -15,33 +17,6 @@ constexpr int64_t kRowsPerTask = 16;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-
-// One thread's working memory, reused from call to call.
-class ThreadArena {
- public:
-  // Begins a new set of arrays of at most `bytes` together (each takes up to 64 more for alignment).
-  void reset(std::size_t bytes) {
-    if (memory_.size() < bytes) memory_ = std::vector<unsigned char>(bytes);
-    used_ = 0;
-  }
-  template <class T>
-  T* take(int64_t count) {
-    const auto start = reinterpret_cast<std::uintptr_t>(memory_.data()) + used_;
-    const std::uintptr_t aligned = (start + 63) & ~std::uintptr_t{63};
-    used_ = aligned - reinterpret_cast<std::uintptr_t>(memory_.data()) + static_cast<std::size_t>(count) * sizeof(T);
-    if (used_ > memory_.size()) throw InternalError("thread arena too small");
-    return reinterpret_cast<T*>(aligned);
-  }
-
- private:
-  std::vector<unsigned char> memory_;
-  std::size_t used_ = 0;
-};
-
-ThreadArena& thread_arena() {
-  static thread_local ThreadArena arena;
-  return arena;
-}
 
 // Pixels per tile: as many as caches hold, fewer where that gives every processor a tile, equal among tiles.
 int64_t choose_tile(const ConvolutionShape& shape, int64_t accumulators, int64_t element_bytes, int lanes) {
@@ -100,7 +75,7 @@ class Convolution {
     F* plane = blocked_.data() + (n * blocks() + b) * plane_;
     const bool direct = arguments_.input.dtype == (sizeof(F) == 4 ? DType::kFloat32 : DType::kFloat64);
     ThreadArena& arena = thread_arena();
-    arena.reset(direct ? 0 : static_cast<std::size_t>(block.channels * width) * sizeof(F) + 64);
+    arena.reset(direct ? 0 : ThreadArena::bytes_for<F>(block.channels * width));
     F* converted = direct ? nullptr : arena.take<F>(block.channels * width);
     if (first == 0) std::fill_n(plane, line, F{0});
     if (last == shape_.height) std::fill_n(plane + (shape_.height + 1) * line, line, F{0});
@@ -162,7 +137,7 @@ class Convolution {
     const int64_t integers = tile_ * (2 + taps);
     const int64_t floats = tile_ * (4 * taps + 3 + accumulators_ + widest) + panel;
     ThreadArena& arena = thread_arena();
-    arena.reset(static_cast<std::size_t>(integers) * sizeof(int32_t) + static_cast<std::size_t>(floats) * sizeof(F) + 10 * 64);
+    arena.reset(ThreadArena::bytes_for<int32_t>(integers) + ThreadArena::bytes_for<F>(floats) + 8 * ThreadArena::bytes_for<F>(0));
     Workspace w{};
     w.base_y = arena.take<int32_t>(tile_);
     w.base_x = arena.take<int32_t>(tile_);
@@ -180,9 +155,14 @@ class Convolution {
   void run_tile(int64_t n, int64_t tile) {
     const int64_t first = tile * tile_, pixels = std::min(tile_, shape_.out_pixels() - first);
     Workspace w = make_workspace();
-    for (int64_t p = 0; p < pixels; ++p) {
-      w.base_y[p] = static_cast<int32_t>((first + p) / shape_.out_width * shape_.stride_h - shape_.pad_top);
-      w.base_x[p] = static_cast<int32_t>((first + p) % shape_.out_width * shape_.stride_w - shape_.pad_left);
+    int64_t row = first / shape_.out_width, column = first % shape_.out_width;
+    for (int64_t p = 0; p < tile_; ++p) {  // up to the whole tile: the kernels read whole vectors
+      w.base_y[p] = static_cast<int32_t>(row * shape_.stride_h - shape_.pad_top);
+      w.base_x[p] = static_cast<int32_t>(column * shape_.stride_w - shape_.pad_left);
+      if (++column == shape_.out_width) {
+        column = 0;
+        ++row;
+      }
     }
     const F* weight = weights_;
     int64_t located = -1;

@@ -1,0 +1,104 @@
+"""Build the C++ kernel driver (optionally with sanitizers) and run cases through it."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploydcn.spec import OpSpec
+from tests.conformance.backends import numpy_dtype
+
+ROOT = Path(__file__).resolve().parents[2]
+DTYPE_CODES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
+
+
+@dataclass(frozen=True)
+class DriverCase:
+    spec: OpSpec
+    inputs: Mapping[str, np.ndarray]
+    attributes: Mapping[str, Any]
+    types: Mapping[str, str]
+    constants: frozenset[str] = frozenset({"W"})
+    claimed_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # planted bug: shapes that lie
+
+
+@lru_cache(maxsize=None)
+def build_driver(sanitizers: str = "") -> Path:
+    """The driver's path; built into build/driver-<sanitizers> by CMake, incrementally."""
+    folder = ROOT / "build" / f"driver-{sanitizers.replace(',', '-') or 'plain'}"
+    kind = "RelWithDebInfo" if sanitizers else "Release"
+    configure = ["cmake", "-S", str(ROOT), "-B", str(folder), f"-DCMAKE_BUILD_TYPE={kind}", "-DDEPLOYDCN_TESTS=ON"]
+    options = ["-DDEPLOYDCN_WERROR=ON", f"-DDEPLOYDCN_SANITIZE={sanitizers}"]
+    for command in ([*configure, *options], ["cmake", "--build", str(folder), "--target", "kernel_driver", "-j", "2"]):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "tests" / "cpp" / "kernel_driver"
+
+
+def run_driver(
+    cases: Sequence[DriverCase], *, sanitizers: str = "", threads: int = 1, callers: int = 1, isa: str = "", plant_shared_output: bool = False
+) -> list[np.ndarray | str]:
+    """Each case's output, or its error message. Fails when the driver crashes or a sanitizer reports."""
+    data = struct.pack("<I", len(cases)) + b"".join(map(_encode, cases))
+    environment = {**os.environ, "DEPLOYDCN_CPU_ISA": isa, "ASAN_OPTIONS": "detect_leaks=1", "TSAN_OPTIONS": "halt_on_error=1"}
+    command = [str(build_driver(sanitizers)), str(threads), str(callers), *(["share-output"] if plant_shared_output else [])]
+    done = subprocess.run(command, input=data, capture_output=True, env=environment)
+    assert done.returncode == 0, f"driver exit {done.returncode}: {done.stderr.decode()[-6000:]}"
+    assert not done.stderr, done.stderr.decode()[-6000:]
+    return _decode(cases, done.stdout)
+
+
+def _text(value: str) -> bytes:
+    return struct.pack("<I", len(value.encode())) + value.encode()
+
+
+def _encode(case: DriverCase) -> bytes:
+    parts = [_text(case.spec.name), struct.pack("<I", len(case.attributes))]
+    for name, value in case.attributes.items():
+        parts.append(_text(name))
+        if isinstance(value, str):
+            parts.append(b"s" + _text(value))
+        elif isinstance(value, float):
+            parts.append(b"f" + struct.pack("<d", value))
+        else:
+            items = [value] if isinstance(value, int) else list(value)
+            parts.append(b"i" + struct.pack(f"<I{len(items)}q", len(items), *items))
+    parts.append(bytes(DTYPE_CODES[dtype] for dtype in case.types.values()))
+    parts.append(struct.pack("<I", len(case.spec.inputs)))
+    for tensor in case.spec.inputs:
+        array = case.inputs.get(tensor.name)
+        parts.append(bytes([array is not None, tensor.name in case.constants]))
+        if array is not None:
+            array = np.ascontiguousarray(array.astype(numpy_dtype(case.types[tensor.type_param])))
+            shape = case.claimed_shapes.get(tensor.name, array.shape)
+            header = struct.pack(f"<BI{array.ndim}qQ", DTYPE_CODES[case.types[tensor.type_param]], array.ndim, *shape, array.nbytes)
+            parts += [header, array.tobytes()]
+    return b"".join(parts)
+
+
+def _decode(cases: Sequence[DriverCase], data: bytes) -> list[np.ndarray | str]:
+    results: list[np.ndarray | str] = []
+    at = 0
+    for case in cases:
+        status, count = struct.unpack_from("<BI", data, at)
+        at += 5
+        if status:
+            results.append(data[at : at + count].decode())
+            at += count
+            continue
+        shape = struct.unpack_from(f"<{count}q", data, at)
+        at += 8 * count
+        dtype = numpy_dtype(case.types[case.spec.outputs[0].type_param])
+        elements = int(np.prod(shape))
+        results.append(np.frombuffer(data, dtype, elements, at).reshape(shape))
+        at += elements * dtype.itemsize
+    assert at == len(data)
+    return results
