@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 import subprocess
@@ -37,9 +38,13 @@ def build_driver(sanitizers: str = "") -> Path:
     kind = "RelWithDebInfo" if sanitizers else "Release"
     configure = ["cmake", "-S", str(ROOT), "-B", str(folder), f"-DCMAKE_BUILD_TYPE={kind}", "-DDEPLOYDCN_TESTS=ON"]
     options = ["-DDEPLOYDCN_WERROR=ON", f"-DDEPLOYDCN_SANITIZE={sanitizers}"]
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / ".lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)  # parallel test workers share the build; released when the file closes
     for command in ([*configure, *options], ["cmake", "--build", str(folder), "--target", "kernel_driver", "-j", "2"]):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
+    lock.close()
     return folder / "tests" / "cpp" / "kernel_driver"
 
 
