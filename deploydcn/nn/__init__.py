@@ -1,0 +1,6 @@
+"""Torch modules and functions for models built with deploydcn. Needs the extra `export` (torch, torchvision)."""
+
+from deploydcn.nn.functional import deform_conv2d, grouped_conv2d
+from deploydcn.nn.modules import DeformConv2d
+
+__all__ = ["DeformConv2d", "deform_conv2d", "grouped_conv2d"]

@@ -1,0 +1,210 @@
+"""The export pipeline: trace, translate, rewrite for the target, check, write."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import torch
+
+from deploydcn.errors import ExportError, InternalError, InvalidArgument, InvalidModel
+from deploydcn.export import frontends, graph
+from deploydcn.export.check import check_file
+from deploydcn.export.dynamic import DynamicShapes, grown, parse_dynamic_shapes
+from deploydcn.export.report import ExportReport
+from deploydcn.export.targets import TARGETS
+from deploydcn.export.translation import explain_capture_failure, explain_translation_failure, lower_to_onnx_ops
+from deploydcn.files import replace_on_success
+from deploydcn.onnx_schema import DOMAIN, register_schemas
+from deploydcn.runners import TensorInfo
+from deploydcn.runners.signature import positional_names
+from deploydcn.runners.torch_runner import TorchRunner, evaluating
+
+EXTERNAL_DATA_THRESHOLD = 1_800_000_000
+"""Bytes of weights beyond which they go to a side file: a protobuf message holds at most 2 GiB."""
+
+IR_VERSION = 10
+"""Older runtimes refuse newer files."""
+
+
+class Export:
+    """One export; see `deploydcn.export_onnx` for the arguments."""
+
+    def __init__(
+        self,
+        model: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        dynamic_shapes: Any,
+        target: str,
+        opset: int,
+        output_names: Sequence[str] | None,
+    ) -> None:
+        self.module = frontends.unwrap(model)
+        if not isinstance(self.module, torch.nn.Module):
+            raise InvalidModel(f"got a {type(model).__name__}; wanted a torch.nn.Module")
+        self.target, self.opset, self.output_names = target, opset, output_names
+        self.reference = TorchRunner(self.module, example_args=args, example_kwargs=kwargs)
+        arguments = {**dict(zip(positional_names(self.module, len(args)), args, strict=True)), **kwargs}
+        self.dynamic = parse_dynamic_shapes(dynamic_shapes, arguments)
+        self.notes: list[str] = []
+
+    def run(self, path: str | os.PathLike[str], *, check: bool) -> ExportReport:
+        """Write the file; see `deploydcn.export_onnx`."""
+        start = time.perf_counter()
+        register_schemas()
+        if self.module.training:
+            self.notes.append("exported in eval mode; the model itself stays in training mode")
+        with frontends.prepared(self.module), replace_on_success(path) as temporary:
+            outputs = self.reference.call(self.reference.signature.tensors())
+            model = self._translate(self._capture())
+            self._name(model, list(outputs))
+            self.notes += TARGETS[self.target].rewrite(model)
+            _finish(model, self.opset)
+            _save(model, temporary)
+            _check_model(temporary)
+            checks = tuple(check_file(temporary, self.reference, self.dynamic.axes)) if check else ()
+        return ExportReport(
+            Path(path),
+            self.target,
+            self.opset,
+            tuple(_tensor_info(value) for value in model.graph.inputs),
+            tuple(_tensor_info(value) for value in model.graph.outputs),
+            sum(1 for _ in model.graph.all_nodes()),
+            dict(_deformable_operators(model)),
+            checks,
+            time.perf_counter() - start,
+            tuple(self.notes),
+        )
+
+    def _capture(self) -> torch.export.ExportedProgram:
+        tensors = self.reference.signature.tensors()
+        example = grown(tensors, self.dynamic.axes)
+        args, kwargs = self.reference.signature.call_arguments(example)
+        shapes = _as_torch_wants(self.dynamic, self.module, args)
+        try:
+            with evaluating(self.module), torch.no_grad(), frontends.traceable(), _quiet():
+                program = torch.export.export(self.module, args, kwargs, dynamic_shapes=shapes, strict=False)
+        except Exception as error:
+            raise explain_capture_failure(error, self.module) from error
+        return program
+
+    def _translate(self, program: torch.export.ExportedProgram) -> ir.Model:
+        with torch.no_grad(), _quiet():
+            try:
+                lowered = lower_to_onnx_ops(program)
+                result = torch.onnx.export(lowered, dynamo=True, opset_version=self.opset, verbose=False)
+            except Exception as error:
+                raise explain_translation_failure(error, program) from error
+        if result is None:
+            raise InternalError("torch.onnx.export returned no program")
+        model: ir.Model = result.model
+        return model
+
+    def _name(self, model: ir.Model, outputs: list[str]) -> None:
+        names = list(self.reference.signature.names)
+        if len(model.graph.inputs) != len(names):
+            raise ExportError(f"the traced graph takes {len(model.graph.inputs)} tensors; the model takes {len(names)}: {', '.join(names)}")
+        if self.output_names is not None:
+            if len(self.output_names) != len(model.graph.outputs):
+                raise InvalidArgument(f"output_names has {len(self.output_names)} names; the model returns {len(model.graph.outputs)} tensors")
+            outputs = list(self.output_names)
+        if len(model.graph.outputs) != len(outputs):
+            raise ExportError(f"the traced graph returns {len(model.graph.outputs)} tensors; the model returns {len(outputs)}")
+        clash = set(names) & set(outputs)
+        outputs = [f"{name}_out" if name in clash else name for name in outputs]
+        graph.name_inputs(model, names)
+        graph.name_outputs(model, outputs)
+        symbols: dict[str, str] = {}
+        by_name = {value.name: value for value in model.graph.inputs}
+        for axis in self.dynamic.axes:
+            shape = by_name[axis.tensor].shape
+            dimension = shape[axis.axis] if shape is not None else None
+            if isinstance(dimension, ir.SymbolicDim) and dimension.value and dimension.value.isidentifier() and axis.name:
+                symbols[dimension.value] = axis.name
+        graph.rename_dimensions(model, symbols)
+
+
+def _as_torch_wants(dynamic: DynamicShapes, module: torch.nn.Module, args: tuple[Any, ...]) -> Any:
+    """torch.export takes *args as one entry, a tuple under the parameter's name."""
+    if dynamic.for_torch is None:
+        return None
+    import inspect
+
+    for parameter in inspect.signature(module.forward).parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            keys = [key for key in dynamic.for_torch if key.startswith(f"{parameter.name}_") and key[len(parameter.name) + 1 :].isdigit()]
+            rest = {key: value for key, value in dynamic.for_torch.items() if key not in keys}
+            return {**rest, parameter.name: tuple(dynamic.for_torch[key] for key in keys)}
+    return dynamic.for_torch
+
+
+def _finish(model: ir.Model, opset: int) -> None:
+    graph.strip_private_metadata(model)
+    model.ir_version = IR_VERSION
+    model.producer_name = "deploydcn"
+    model.producer_version = _version()
+    model.graph.name = model.graph.name or "model"
+    imports = {"": opset}
+    if any(node.domain == DOMAIN for node in model.graph.all_nodes()):
+        imports[DOMAIN] = 1
+    foreign = {node.domain: model.opset_imports.get(node.domain, 1) for node in model.graph.all_nodes()} | {
+        function.domain: model.opset_imports.get(function.domain, 1) for function in model.functions.values()
+    }
+    model.opset_imports.clear()
+    model.opset_imports.update({**foreign, **imports})
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("deploydcn")
+
+
+def _save(model: ir.Model, path: Path) -> None:
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    ir.save(model, str(path), external_data=f"{path.name}.data" if size > EXTERNAL_DATA_THRESHOLD else None)
+
+
+def _check_model(path: Path) -> None:
+    """onnx's checker with strict shape inference, our schemas known."""
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the translated model is not valid ONNX: {error}") from error
+
+
+def _deformable_operators(model: ir.Model) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for node in model.graph.all_nodes():
+        if node.domain == DOMAIN or node.op_type == "DeformConv":
+            counts[f"{node.domain}::{node.op_type}" if node.domain else node.op_type] += 1
+    return counts
+
+
+def _tensor_info(value: ir.Value) -> TensorInfo:
+    shape = None if value.shape is None else tuple(size if isinstance(size, int) else size.value for size in value.shape)
+    return TensorInfo(value.name or "", value.dtype.numpy().name if value.dtype else "unknown", shape)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch prints progress and deprecation notes of its own; ours say what matters."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(previous)

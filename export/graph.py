@@ -1,0 +1,256 @@
+"""Graph rewrites on onnx_ir models. Each returns notes on what it did that a user may want to know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from deploydcn.onnx_schema import DOMAIN
+
+CONVOLUTIONS = ("DeformConv2d", "GroupedConv2d")
+
+
+# ---------------------------------------------------------------------------------------------------------- helpers
+def nodes_of(model: ir.Model, op_type: str, domain: str = "") -> Iterator[ir.Node]:
+    """All nodes of one operator, subgraphs included; safe against edits while iterating."""
+    found = [node for node in model.graph.all_nodes() if node.op_type == op_type and node.domain == domain]
+    yield from found
+
+
+def constant(value: ir.Value | None) -> np.ndarray | None:
+    """A value known before running, as an array."""
+    if value is None or value.const_value is None:
+        return None
+    return np.asarray(value.const_value.numpy())
+
+
+def only_consumer(value: ir.Value) -> ir.Node | None:
+    """The node that alone uses a value; None when there are several, none, or the value is a graph output."""
+    uses = list(value.uses())
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def input_at(node: ir.Node, index: int) -> ir.Value | None:
+    """A node's input, None when it is left out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def replace(old: Sequence[ir.Node], new: Sequence[ir.Node], outputs: Sequence[ir.Value]) -> None:
+    """Put `new` in the place of `old`, whose last node's outputs `outputs` take over, names and metadata included."""
+    graph = old[-1].graph
+    assert graph is not None
+    for before, after in zip(old[-1].outputs, outputs, strict=True):
+        after.shape, after.type = before.shape, before.type
+    for node in new:
+        node.metadata_props.update(old[0].metadata_props)
+    names = [value.name for value in old[-1].outputs]
+    ir.convenience.replace_nodes_and_values(graph, old[-1], [], new, old[-1].outputs, outputs)
+    graph.remove([*old][::-1], safe=True)
+    for name, value in zip(names, outputs, strict=True):
+        value.name = name
+
+
+def new_initializer(model: ir.Model, array: np.ndarray, name: str) -> ir.Value:
+    """A new constant of the graph; `name` is made unique."""
+    taken = model.graph.initializers
+    unique, count = name, 1
+    while unique in taken:
+        count += 1
+        unique = f"{name}_{count}"
+    value = ir.Value(name=unique, const_value=ir.tensor(array, name=unique))
+    value.type, value.shape = ir.TensorType(value.const_value.dtype), ir.Shape(array.shape)
+    model.graph.register_initializer(value)
+    return value
+
+
+# --------------------------------------------------------------------------------------------------------- rewrites
+def fold_batch_norm(model: ir.Model) -> list[str]:
+    """conv -> BatchNormalization with constant parameters: into the convolution's weight and bias.
+
+    W' = W * s, B' = (B - mean) * s + beta with s = gamma / sqrt(var + epsilon), computed in float64.
+    """
+    folded = 0
+    for norm in nodes_of(model, "BatchNormalization"):
+        source = norm.inputs[0]
+        conv = source.producer() if source is not None else None
+        if conv is None or conv.domain != DOMAIN or conv.op_type not in CONVOLUTIONS or only_consumer(conv.outputs[0]) is not norm:
+            continue
+        activation = conv.attributes.get("activation")
+        bias_index = 3 if conv.op_type == "DeformConv2d" else 2
+        bias_value = input_at(conv, bias_index)
+        weight, bias = constant(conv.inputs[1]), constant(bias_value)
+        parameters = [constant(value) for value in norm.inputs[1:]]
+        if (activation is not None and activation.as_string()) or weight is None or any(p is None for p in parameters):
+            continue
+        if bias_value is not None and bias is None:
+            continue
+        gamma, beta, mean, variance = (np.asarray(p, np.float64) for p in parameters)
+        epsilon = norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else 1e-5
+        scale = gamma / np.sqrt(variance + epsilon)
+        wide_bias = np.zeros_like(mean) if bias is None else bias.astype(np.float64)
+        dtype, name = weight.dtype, conv.inputs[1].name or conv.name or "conv"  # type: ignore[union-attr]
+        inputs = list(conv.inputs) + [None] * (bias_index + 1 - len(conv.inputs))
+        inputs[1] = new_initializer(model, (weight.astype(np.float64) * scale[:, None, None, None]).astype(dtype), f"{name}.folded")
+        inputs[bias_index] = new_initializer(model, ((wide_bias - mean) * scale + beta).astype(dtype), f"{name}.folded_bias")
+        node = ir.node(conv.op_type, inputs, attributes=dict(conv.attributes), domain=DOMAIN, version=1, name=conv.name)
+        replace([conv, norm], [node], node.outputs)
+        folded += 1
+    return [f"{folded} batch normalizations folded into deformable convolutions"] if folded else []
+
+
+def fuse_activations(model: ir.Model) -> list[str]:
+    """conv -> Relu, Clip(0, 6) or x * Sigmoid(x): into the convolution's `activation`."""
+    fused = 0
+    for op_type in CONVOLUTIONS:
+        for conv in nodes_of(model, op_type, DOMAIN):
+            if "activation" in conv.attributes and conv.attributes["activation"].as_string():
+                continue
+            found = _activation_after(conv)
+            if found is None:
+                continue
+            name, chain = found
+            attributes = {**conv.attributes, "activation": ir.AttrString("activation", name)}
+            node = ir.node(op_type, list(conv.inputs), attributes=attributes, domain=DOMAIN, version=1, name=conv.name)
+            replace([conv, *chain], [node], node.outputs)
+            fused += 1
+    return [f"{fused} activations fused into our convolutions"] if fused else []
+
+
+def _activation_after(conv: ir.Node) -> tuple[str, list[ir.Node]] | None:
+    """The activation that alone follows a convolution, and its nodes."""
+    output = conv.outputs[0]
+    if output.is_graph_output():
+        return None
+    users = [use.node for use in output.uses()]
+    if len(users) == 1 and users[0].op_type == "Relu" and users[0].domain == "":
+        return "relu", users
+    if len(users) == 1 and users[0].op_type == "Clip" and users[0].domain == "":
+        low, high = constant(input_at(users[0], 1)), constant(input_at(users[0], 2))
+        if low is not None and high is not None and float(low) == 0.0 and float(high) == 6.0:
+            return "relu6", users
+    if len(users) == 2 and {user.op_type for user in users} == {"Sigmoid", "Mul"} and all(user.domain == "" for user in users):
+        sigmoid, product = sorted(users, key=lambda user: user.op_type != "Sigmoid")
+        if set(product.inputs) == {output, sigmoid.outputs[0]} and only_consumer(sigmoid.outputs[0]) is product:
+            return "silu", [sigmoid, product]
+    return None
+
+
+def use_grouped_conv(model: ir.Model) -> list[str]:
+    """Conv -> GroupedConv2d where that is faster; see `grouped_is_faster`."""
+    changed = 0
+    for conv in nodes_of(model, "Conv"):
+        weight = conv.inputs[1]
+        shape = weight.shape if weight is not None else None
+        group = conv.attributes["group"].as_int() if "group" in conv.attributes else 1
+        automatic = "auto_pad" in conv.attributes and conv.attributes["auto_pad"].as_string() not in ("", "NOTSET")
+        if shape is None or len(shape) != 4 or automatic or not all(isinstance(size, int) for size in shape):
+            continue
+        if not grouped_is_faster(group, int(shape[0]) // group, int(shape[1])):
+            continue
+        attributes = {name: attr for name, attr in conv.attributes.items() if name != "auto_pad"}
+        node = ir.node("GroupedConv2d", list(conv.inputs), attributes=attributes, domain=DOMAIN, version=1, name=conv.name)
+        replace([conv], [node], node.outputs)
+        changed += 1
+    return [f"{changed} grouped convolutions run as GroupedConv2d"] if changed else []
+
+
+def grouped_is_faster(group: int, outputs_per_group: int, channels_per_group: int) -> bool:
+    """Whether our GroupedConv2d beats ONNX Runtime's Conv."""
+    return group > 1 and channels_per_group >= 8 and outputs_per_group >= 8 and channels_per_group <= 32
+
+
+def to_standard(model: ir.Model) -> list[str]:
+    """Our operators -> ONNX's: a change of domain, with activations as nodes of their own and offsets in the data's type."""
+    notes = []
+    for node in nodes_of(model, "DeformConv2d", DOMAIN):
+        inputs = list(node.inputs)
+        data, offset = inputs[0], inputs[2]
+        new: list[ir.Node] = []
+        if data is not None and offset is not None and data.dtype and offset.dtype and data.dtype != offset.dtype:
+            cast = ir.node("Cast", [offset], attributes={"to": int(data.dtype)})
+            cast.outputs[0].type, cast.outputs[0].shape = ir.TensorType(data.dtype), offset.shape
+            inputs[2] = cast.outputs[0]
+            new.append(cast)
+            notes.append(f"{node.name}: offsets cast from {offset.dtype} to {data.dtype}: the standard DeformConv has one type for both")
+        _lower(node, "DeformConv", inputs, new)
+    for node in nodes_of(model, "GroupedConv2d", DOMAIN):
+        _lower(node, "Conv", list(node.inputs), [])
+    return notes
+
+
+def _lower(node: ir.Node, op_type: str, inputs: list[ir.Value | None], new: list[ir.Node]) -> None:
+    """Replace one of our convolutions by a standard one, its activation behind it."""
+    attributes = dict(node.attributes)
+    activation = attributes.pop("activation").as_string() if "activation" in attributes else ""
+    conv = ir.node(op_type, inputs, attributes=attributes, name=node.name)
+    new.append(conv)
+    result = conv.outputs[0]
+    result.type, result.shape = node.outputs[0].type, node.outputs[0].shape
+    if activation == "relu":
+        new.append(ir.node("Relu", [result]))
+    elif activation == "relu6":
+        dtype = (node.outputs[0].dtype or ir.DataType.FLOAT).numpy()
+        bounds = [ir.node("Constant", [], attributes={"value": ir.tensor(np.array(bound, dtype))}) for bound in (0.0, 6.0)]
+        new += [*bounds, ir.node("Clip", [result, bounds[0].outputs[0], bounds[1].outputs[0]])]
+    elif activation == "silu":
+        sigmoid = ir.node("Sigmoid", [result])
+        new += [sigmoid, ir.node("Mul", [result, sigmoid.outputs[0]])]
+    replace([node], new, new[-1].outputs)
+
+
+# ------------------------------------------------------------------------------------------------------------ names
+def rename_dimensions(model: ir.Model, names: dict[str, str]) -> None:
+    """Rename symbolic sizes everywhere, also inside expressions such as `s77//2`."""
+    import re
+
+    pattern = re.compile("|".join(rf"\b{re.escape(old)}\b" for old in names)) if names else None
+    if pattern is None:
+        return
+    graph = model.graph
+    values = [*graph.inputs, *graph.outputs, *(output for node in graph.all_nodes() for output in node.outputs)]
+    for value in values:
+        if value.shape is None:
+            continue
+        for index, dimension in enumerate(value.shape):
+            if isinstance(dimension, ir.SymbolicDim) and dimension.value is not None:
+                value.shape[index] = pattern.sub(lambda match: names[match.group(0)], dimension.value)
+
+
+def name_inputs(model: ir.Model, names: Sequence[str]) -> None:
+    """Name the graph's inputs, in order; a clash with another value's name gives way."""
+    _make_room(model, names)
+    for value, name in zip(model.graph.inputs, names, strict=True):
+        value.name = name
+
+
+def name_outputs(model: ir.Model, names: Sequence[str]) -> None:
+    """Name the graph's outputs, in order. An output that is also an input, a constant or another output gets an Identity."""
+    graph = model.graph
+    _make_room(model, names)
+    seen: set[ir.Value] = set()
+    for index, (value, name) in enumerate(zip(list(graph.outputs), names, strict=True)):
+        if value in seen or value.is_graph_input() or value.producer() is None:
+            copy = ir.node("Identity", [value])
+            copy.outputs[0].type, copy.outputs[0].shape = value.type, value.shape
+            graph.append(copy)
+            graph.outputs[index] = value = copy.outputs[0]
+        seen.add(value)
+        value.name = name
+
+
+def _make_room(model: ir.Model, names: Sequence[str]) -> None:
+    graph = model.graph
+    wanted = set(names)
+    inner = [*graph.inputs, *graph.initializers.values(), *(output for node in graph.all_nodes() for output in node.outputs)]
+    for value in inner:
+        if value.name in wanted:
+            value.name = f"{value.name}_value"
+
+
+def strip_private_metadata(model: ir.Model) -> None:
+    """Remove stack traces and graph dumps: they carry the user's source lines and paths. Module paths stay, for parity tools."""
+    for node in model.graph.all_nodes():
+        for key in ("pkg.torch.onnx.stack_trace", "pkg.torch.onnx.fx_node", "pkg.onnxscript.rewriter.rule_name"):
+            node.metadata_props.pop(key, None)
