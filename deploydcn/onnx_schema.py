@@ -48,9 +48,7 @@ def schema_of(spec: OpSpec) -> OpSchema:
     return schema
 
 
-def infer_dimensions(
-    spec: OpSpec, shapes: Mapping[str, Sequence[Dimension]], attributes: Mapping[str, Any]
-) -> list[tuple[Dimension, ...]]:
+def infer_dimensions(spec: OpSpec, shapes: Mapping[str, Sequence[Dimension]], attributes: Mapping[str, Any]) -> list[tuple[Dimension, ...]]:
     """Output shapes as far as partly known input shapes tell.
 
     A computed size that does not follow from numbers is taken from an input that bears the same axis (an offset's OH
@@ -128,7 +126,12 @@ def _formal(tensor: Tensor) -> OpSchema.FormalParameter:
 
 
 def _attribute(attr: Attr) -> OpSchema.Attribute:
-    kinds = {"int": OpSchema.AttrType.INT, "ints": OpSchema.AttrType.INTS, "float": OpSchema.AttrType.FLOAT, "string": OpSchema.AttrType.STRING}
+    kinds = {
+        "int": OpSchema.AttrType.INT,
+        "ints": OpSchema.AttrType.INTS,
+        "float": OpSchema.AttrType.FLOAT,
+        "string": OpSchema.AttrType.STRING,
+    }
     if attr.default is None:
         return OpSchema.Attribute(attr.name, kinds[attr.kind], attr.doc, required=False)
     default = list(attr.default) if isinstance(attr.default, tuple) else attr.default

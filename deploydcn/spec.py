@@ -14,7 +14,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from deploydcn.errors import InternalError, InvalidArgument
@@ -49,7 +49,8 @@ class Expression:
                 return combine(_OPERATORS[type(node.op)], visit(node.left), visit(node.right))
             if isinstance(node, ast.Name):
                 return leaf(node.id)
-            assert isinstance(node, ast.Constant) and isinstance(node.value, int)
+            if not (isinstance(node, ast.Constant) and isinstance(node.value, int)):
+                raise InternalError(f"{self.text!r} was not checked")
             return leaf(node.value)
 
         return visit(_parse(self.text))
@@ -70,7 +71,7 @@ def _apply(operator: str, left: Any, right: Any) -> Any:
     return left * right if operator == "*" else left // right
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parse(text: str) -> ast.expr:
     tree = ast.parse(text, mode="eval").body
     for node in ast.walk(tree):

@@ -59,7 +59,9 @@ def parse_dynamic_shapes(spec: Any, arguments: Mapping[str, Any]) -> DynamicShap
         by_name = {name: spec.get(name) for name in arguments}
     else:
         if len(spec) != len(arguments):
-            raise InvalidArgument(f"dynamic_shapes has {len(spec)} entries; wanted {len(arguments)}, one per argument: {', '.join(arguments)}")
+            raise InvalidArgument(
+                f"dynamic_shapes has {len(spec)} entries; wanted {len(arguments)}, one per argument: {', '.join(arguments)}"
+            )
         by_name = dict(zip(arguments, spec, strict=True))
     axes: list[DynamicAxis] = []
     for_torch = {name: _walk(name, value, by_name[name], axes) for name, value in arguments.items()}
@@ -106,7 +108,9 @@ def _tensor_axes(path: str, tensor: torch.Tensor, spec: Any, axes: list[DynamicA
         else:
             result[axis] = entry
             name = getattr(entry, "__name__", "")
-            axes.append(DynamicAxis(path, axis, name if name.isidentifier() else "", getattr(entry, "min", None), getattr(entry, "max", None)))
+            axes.append(
+                DynamicAxis(path, axis, name if name.isidentifier() else "", getattr(entry, "min", None), getattr(entry, "max", None))
+            )
     return result
 
 
@@ -133,7 +137,9 @@ def second_sizes(tensors: Mapping[str, torch.Tensor], axes: Sequence[DynamicAxis
         for axis in axes:
             size = tensors[axis.tensor].shape[axis.axis]
             # Distinct steps for distinct names, so that height and width differ; batches grow by one.
-            wanted = size + (1 + groups.index(_group(axis)) % 2 if axis.axis == 0 or size < 8 else step * (1 + groups.index(_group(axis)) % 3))
+            wanted = size + (
+                1 + groups.index(_group(axis)) % 2 if axis.axis == 0 or size < 8 else step * (1 + groups.index(_group(axis)) % 3)
+            )
             if axis.maximum is not None and wanted > int(axis.maximum):
                 wanted = size - step if size - step >= max(2, int(axis.minimum or 2)) else size
             sizes[axis] = wanted
@@ -141,13 +147,22 @@ def second_sizes(tensors: Mapping[str, torch.Tensor], axes: Sequence[DynamicAxis
             yield sizes
 
 
-def resized(tensors: Mapping[str, torch.Tensor], sizes: Mapping[DynamicAxis, int]) -> dict[str, torch.Tensor]:
-    """The example's tensors at other sizes: their own values, repeated and cut, so that they stay plausible inputs."""
+def resized(tensors: Mapping[str, torch.Tensor], sizes: Mapping[DynamicAxis, int], *, seed: int = 0) -> dict[str, torch.Tensor]:
+    """The example's tensors at other sizes: their own values, repeated and cut, so that they stay plausible inputs.
+
+    Floating-point tensors get a tenth of their spread as noise: equal images in a batch would hide that they are mixed up.
+    """
+    generator = torch.Generator().manual_seed(seed)
     result = dict(tensors)
     for axis, size in sizes.items():
         old = result[axis.tensor]
         index = torch.arange(size, device=old.device) % old.shape[axis.axis]
         result[axis.tensor] = old.index_select(axis.axis, index)
+    for name in {axis.tensor for axis in sizes}:
+        tensor = result[name]
+        if tensor.is_floating_point() and tensor.numel() > 1:
+            noise = torch.randn(tensor.shape, generator=generator).to(tensor)
+            result[name] = tensor + 0.1 * tensor.float().std().to(tensor) * noise
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import os
@@ -16,8 +17,9 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 import torch
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from deploydcn.errors import ExportError, InternalError, InvalidArgument, InvalidModel
+from deploydcn.errors import ExportError, InternalError, InvalidArgument
 from deploydcn.export import frontends, graph
 from deploydcn.export.check import check_file
 from deploydcn.export.dynamic import DynamicShapes, grown, parse_dynamic_shapes
@@ -27,8 +29,9 @@ from deploydcn.export.translation import explain_capture_failure, explain_transl
 from deploydcn.files import replace_on_success
 from deploydcn.onnx_schema import DOMAIN, register_schemas
 from deploydcn.runners import TensorInfo
+from deploydcn.runners.deployed import deployed
 from deploydcn.runners.signature import positional_names
-from deploydcn.runners.torch_runner import TorchRunner, evaluating
+from deploydcn.runners.torch_runner import TorchRunner
 
 EXTERNAL_DATA_THRESHOLD = 1_800_000_000
 """Bytes of weights beyond which they go to a side file: a protobuf message holds at most 2 GiB."""
@@ -50,11 +53,9 @@ class Export:
         opset: int,
         output_names: Sequence[str] | None,
     ) -> None:
-        self.module = frontends.unwrap(model)
-        if not isinstance(self.module, torch.nn.Module):
-            raise InvalidModel(f"got a {type(model).__name__}; wanted a torch.nn.Module")
         self.target, self.opset, self.output_names = target, opset, output_names
-        self.reference = TorchRunner(self.module, example_args=args, example_kwargs=kwargs)
+        self.reference = TorchRunner(model, example_args=args, example_kwargs=kwargs)
+        self.module = self.reference.model
         arguments = {**dict(zip(positional_names(self.module, len(args)), args, strict=True)), **kwargs}
         self.dynamic = parse_dynamic_shapes(dynamic_shapes, arguments)
         self.notes: list[str] = []
@@ -65,7 +66,7 @@ class Export:
         register_schemas()
         if self.module.training:
             self.notes.append("exported in eval mode; the model itself stays in training mode")
-        with frontends.prepared(self.module), replace_on_success(path) as temporary:
+        with deployed(self.module), replace_on_success(path) as temporary:
             outputs = self.reference.call(self.reference.signature.tensors())
             model = self._translate(self._capture())
             self._name(model, list(outputs))
@@ -93,7 +94,7 @@ class Export:
         args, kwargs = self.reference.signature.call_arguments(example)
         shapes = _as_torch_wants(self.dynamic, self.module, args)
         try:
-            with evaluating(self.module), torch.no_grad(), frontends.traceable(), _quiet():
+            with torch.no_grad(), frontends.traceable(), _quiet():
                 program = torch.export.export(self.module, args, kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as error:
             raise explain_capture_failure(error, self.module) from error
@@ -117,7 +118,9 @@ class Export:
             raise ExportError(f"the traced graph takes {len(model.graph.inputs)} tensors; the model takes {len(names)}: {', '.join(names)}")
         if self.output_names is not None:
             if len(self.output_names) != len(model.graph.outputs):
-                raise InvalidArgument(f"output_names has {len(self.output_names)} names; the model returns {len(model.graph.outputs)} tensors")
+                raise InvalidArgument(
+                    f"output_names has {len(self.output_names)} names; the model returns {len(model.graph.outputs)} tensors"
+                )
             outputs = list(self.output_names)
         if len(model.graph.outputs) != len(outputs):
             raise ExportError(f"the traced graph returns {len(model.graph.outputs)} tensors; the model returns {len(outputs)}")
@@ -139,17 +142,19 @@ def _as_torch_wants(dynamic: DynamicShapes, module: torch.nn.Module, args: tuple
     """torch.export takes *args as one entry, a tuple under the parameter's name."""
     if dynamic.for_torch is None:
         return None
-    import inspect
-
     for parameter in inspect.signature(module.forward).parameters.values():
         if parameter.kind is parameter.VAR_POSITIONAL:
             keys = [key for key in dynamic.for_torch if key.startswith(f"{parameter.name}_") and key[len(parameter.name) + 1 :].isdigit()]
+            if not keys:
+                continue
             rest = {key: value for key, value in dynamic.for_torch.items() if key not in keys}
             return {**rest, parameter.name: tuple(dynamic.for_torch[key] for key in keys)}
     return dynamic.for_torch
 
 
 def _finish(model: ir.Model, opset: int) -> None:
+    RemoveUnusedNodesPass()(model)  # unused constants too: the weights that folding replaced
+    graph.name_nodes_by_module(model)
     graph.strip_private_metadata(model)
     model.ir_version = IR_VERSION
     model.producer_name = "deploydcn"
@@ -201,9 +206,9 @@ def _tensor_info(value: ir.Value) -> TensorInfo:
 def _quiet() -> Iterator[None]:
     """torch prints progress and deprecation notes of its own; ours say what matters."""
     previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -59,8 +61,8 @@ def new_initializer(model: ir.Model, array: np.ndarray, name: str) -> ir.Value:
     while unique in taken:
         count += 1
         unique = f"{name}_{count}"
-    value = ir.Value(name=unique, const_value=ir.tensor(array, name=unique))
-    value.type, value.shape = ir.TensorType(value.const_value.dtype), ir.Shape(array.shape)
+    tensor = ir.tensor(array, name=unique)
+    value = ir.Value(name=unique, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape))
     model.graph.register_initializer(value)
     return value
 
@@ -145,9 +147,10 @@ def use_grouped_conv(model: ir.Model) -> list[str]:
         shape = weight.shape if weight is not None else None
         group = conv.attributes["group"].as_int() if "group" in conv.attributes else 1
         automatic = "auto_pad" in conv.attributes and conv.attributes["auto_pad"].as_string() not in ("", "NOTSET")
-        if shape is None or len(shape) != 4 or automatic or not all(isinstance(size, int) for size in shape):
+        sizes = [size for size in shape or () if isinstance(size, int)]
+        if len(sizes) != 4 or automatic:
             continue
-        if not grouped_is_faster(group, int(shape[0]) // group, int(shape[1])):
+        if not grouped_is_faster(group, sizes[0] // group, sizes[1]):
             continue
         attributes = {name: attr for name, attr in conv.attributes.items() if name != "auto_pad"}
         node = ir.node("GroupedConv2d", list(conv.inputs), attributes=attributes, domain=DOMAIN, version=1, name=conv.name)
@@ -203,8 +206,6 @@ def _lower(node: ir.Node, op_type: str, inputs: list[ir.Value | None], new: list
 # ------------------------------------------------------------------------------------------------------------ names
 def rename_dimensions(model: ir.Model, names: dict[str, str]) -> None:
     """Rename symbolic sizes everywhere, also inside expressions such as `s77//2`."""
-    import re
-
     pattern = re.compile("|".join(rf"\b{re.escape(old)}\b" for old in names)) if names else None
     if pattern is None:
         return
@@ -247,6 +248,23 @@ def _make_room(model: ir.Model, names: Sequence[str]) -> None:
     for value in inner:
         if value.name in wanted:
             value.name = f"{value.name}_value"
+
+
+def name_nodes_by_module(model: ir.Model) -> None:
+    """Name deformable and deploydcn nodes after the module they come from: `backbone.layer2.conv`, in errors and profiles."""
+    taken = {node.name for node in model.graph.all_nodes()}
+    for node in model.graph.all_nodes():
+        scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes")
+        if scopes is None or not (node.domain == DOMAIN or node.op_type == "DeformConv"):
+            continue
+        paths = [path for path in ast.literal_eval(scopes)[:-1] if path]
+        base = name = paths[-1] if paths else node.op_type
+        count = 1
+        while name in taken:
+            count += 1
+            name = f"{base}_{count}"
+        taken.add(name)
+        node.name = name
 
 
 def strip_private_metadata(model: ir.Model) -> None:

@@ -21,7 +21,8 @@ def lower_to_onnx_ops(program: torch.export.ExportedProgram) -> torch.export.Exp
     """Foreign operators -> ours, by the frontends; ours -> symbolic ONNX nodes."""
     foreign = {operator: function for frontend in frontends() for operator, function in frontend.decompositions().items()}
     own = {getattr(torch.ops.deploydcn, op.spec.snake_name).default: _symbolic(op.spec) for op in OPS}
-    return program.run_decompositions(foreign).run_decompositions(own)
+    lowered: torch.export.ExportedProgram = program.run_decompositions(foreign).run_decompositions(own)
+    return lowered
 
 
 def _symbolic(spec: OpSpec) -> Callable[..., Any]:
@@ -37,7 +38,12 @@ def _symbolic(spec: OpSpec) -> Callable[..., Any]:
         window = {"kernel_shape": [int(size) for size in weight.shape[2:]]} if weight is not None else {}
         given = {name: list(value) if isinstance(value, tuple) else value for name, value in attributes.items() if value != ""}
         return torch.onnx.ops.symbolic(
-            f"{DOMAIN}::{spec.name}", tensors, attrs={**window, **given}, dtype=inputs[spec.inputs[0].name].dtype, shape=shape, version=VERSION
+            f"{DOMAIN}::{spec.name}",
+            tensors,
+            attrs={**window, **given},
+            dtype=inputs[spec.inputs[0].name].dtype,
+            shape=shape,
+            version=VERSION,
         )
 
     return node
@@ -93,7 +99,11 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _user_line(error: Exception) -> str:
     """The deepest frame outside torch: 'model.py line 12: if x.sum() > 0:'."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "/torch/" not in frame.filename and "/deploydcn/" not in frame.filename and "/export/" not in frame.filename]
+    own = [
+        frame
+        for frame in frames
+        if "/torch/" not in frame.filename and "/deploydcn/" not in frame.filename and "/export/" not in frame.filename
+    ]
     mentioned = re.findall(r'File "([^"]+)", line (\d+), in \w+\n\s*(.*)', str(error))
     if own:
         frame = own[-1]

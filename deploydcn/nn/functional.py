@@ -65,7 +65,17 @@ def deform_conv2d(
         InvalidArgument: shapes, dtypes or options do not fit.
     """
     output: Tensor = torch.ops.deploydcn.deform_conv2d(
-        input, weight, offset, bias, mask, pair(stride, "stride"), four_sides(padding), pair(dilation, "dilation"), groups, offset_groups, activation
+        input,
+        weight,
+        offset,
+        bias,
+        mask,
+        pair(stride, "stride"),
+        four_sides(padding),
+        pair(dilation, "dilation"),
+        groups,
+        offset_groups,
+        activation,
     )
     return output
 

@@ -44,7 +44,9 @@ class DeformConv2d(nn.Module):
         kernel_h, kernel_w = pair(kernel_size, "kernel_size")
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size = (kernel_h, kernel_w)
-        self.stride, self.dilation = tuple(pair(stride, "stride")), tuple(pair(dilation, "dilation"))
+        stride_h, stride_w = pair(stride, "stride")
+        dilation_h, dilation_w = pair(dilation, "dilation")
+        self.stride, self.dilation = (stride_h, stride_w), (dilation_h, dilation_w)
         self.padding = tuple(four_sides(padding))
         self.groups, self.offset_groups, self.modulated = groups, offset_groups, modulated
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel_h, kernel_w))

@@ -44,7 +44,9 @@ def _deform_conv2d(
     image padded with zeros, so the rest of a four-sided padding is added explicitly.
     """
     if input.shape[0] == 0:
-        shape = _spec("DeformConv2d").output_shapes({"X": input.shape, "W": weight.shape}, {"strides": stride, "pads": padding, "dilations": dilation})
+        shape = _spec("DeformConv2d").output_shapes(
+            {"X": input.shape, "W": weight.shape}, {"strides": stride, "pads": padding, "dilations": dilation}
+        )
         return input.new_zeros(shape[0])
     dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
     top, left, bottom, right = padding
@@ -133,7 +135,11 @@ def _spec(name: str) -> OpSpec:
 
 def _check(spec: OpSpec, inputs: Mapping[str, Tensor], attributes: Mapping[str, Any]) -> None:
     spec.bind({name: tuple(value.shape) for name, value in inputs.items()}, attributes)
-    types = {tensor.type_param: str(inputs[tensor.name].dtype).removeprefix("torch.") for tensor in reversed(spec.inputs) if tensor.name in inputs}
+    types = {
+        tensor.type_param: str(inputs[tensor.name].dtype).removeprefix("torch.")
+        for tensor in reversed(spec.inputs)
+        if tensor.name in inputs
+    }
     if types not in [dict(row) for row in spec.type_rows]:
         allowed = "; ".join(", ".join(f"{k}={v}" for k, v in row.items()) for row in spec.type_rows)
         raise InvalidArgument(f"{spec.name} does not take element types {types}; wanted one of: {allowed}")
@@ -154,15 +160,15 @@ def _define(spec: OpSpec, implementation: Callable[..., Tensor]) -> None:
         shape = spec.output_shapes({name: value.shape for name, value in inputs.items()}, attributes)[0]
         return inputs[spec.inputs[0].name].new_empty(shape)
 
-    def save(context: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        context.arguments = inputs
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.arguments = inputs
 
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        needed = [isinstance(value, Tensor) and needs for value, needs in zip(context.arguments, context.needs_input_grad, strict=True)]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        needed = [isinstance(value, Tensor) and needs for value, needs in zip(ctx.arguments, ctx.needs_input_grad, strict=True)]
         with torch.enable_grad():
             leaves = [
                 value.detach().requires_grad_(needs) if isinstance(value, Tensor) else value
-                for value, needs in zip(context.arguments, needed, strict=True)
+                for value, needs in zip(ctx.arguments, needed, strict=True)
             ]
             output = implementation(*leaves)
         wanted = [leaf for leaf, needs in zip(leaves, needed, strict=True) if needs]

@@ -19,9 +19,9 @@ ACTIVATION = Attr(
 def activate(y: np.ndarray, activation: str) -> np.ndarray:
     """Apply a named activation in float64. NaN stays NaN."""
     if activation == "relu":
-        return np.maximum(y, 0.0)
+        return np.asarray(np.maximum(y, 0.0))
     if activation == "relu6":
-        return np.clip(y, 0.0, 6.0)
+        return np.asarray(np.clip(y, 0.0, 6.0))
     if activation == "silu":
         with np.errstate(over="ignore"):
             return np.asarray(y / (1.0 + np.exp(-y)))

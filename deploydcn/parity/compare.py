@@ -20,8 +20,8 @@ class OutputComparison:
     """One output, compared. Errors are |candidate - reference|.
 
     max_abs: largest error. max_relative: the same over the reference's range (max - min). worst_channel: largest error
-    over the scale of its own channel (index 1 of three or more dimensions): a box coordinate in the hundreds does not
-    hide a score that is wrong by 0.1. sqnr_db: signal to noise, in decibels; infinite when equal. top1: share of rows
+    over the scale of its own channel (index 1 of 3 or more dimensions): a box coordinate in the hundreds does not
+    hide a wrong score. sqnr_db: signal to noise, in decibels; infinite when equal. top1: share of rows
     of a (N, classes) output with the same argmax, else None. mismatch: why the outputs cannot be compared, else "".
     """
 
@@ -56,7 +56,9 @@ def compare(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np.ndar
             "wanted as many"
         )
     by_name = set(reference) == set(candidate)
-    pairs = [(name, reference[name], candidate[name] if by_name else other) for name, other in zip(reference, candidate.values(), strict=True)]
+    pairs = [
+        (name, reference[name], candidate[name] if by_name else other) for name, other in zip(reference, candidate.values(), strict=True)
+    ]
     if not any(array.size for _, array, _ in pairs):
         raise InvalidArgument("there is nothing to compare: every output is empty; give inputs that produce some")
     return [compare_arrays(name, expected, got) for name, expected, got in pairs]

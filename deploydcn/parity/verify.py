@@ -98,7 +98,7 @@ def verify(
     Raises:
         InvalidArgument: inputs do not fit, or there is nothing to compare.
     """
-    expected, got = _runner(reference), _runner(candidate)
+    expected, got = as_runner(reference), as_runner(candidate)
     cases = []
     dtypes: set[str] = set()
     sets = list(_input_sets(expected, got, inputs, seed))
@@ -114,7 +114,9 @@ def verify(
     return ParityReport(expected.name, got.name, tolerance, tuple(cases))
 
 
-def random_inputs(infos: Sequence[TensorInfo], shapes: Mapping[str, Sequence[int]] | None = None, *, seed: int = 0) -> dict[str, np.ndarray]:
+def random_inputs(
+    infos: Sequence[TensorInfo], shapes: Mapping[str, Sequence[int]] | None = None, *, seed: int = 0
+) -> dict[str, np.ndarray]:
     """Seeded inputs: standard normal for floating point, 0 or 1 for integers and booleans.
 
     Raises:
@@ -138,7 +140,8 @@ def random_inputs(infos: Sequence[TensorInfo], shapes: Mapping[str, Sequence[int
     return arrays
 
 
-def _runner(model: Any) -> Runner:
+def as_runner(model: Any) -> Runner:
+    """A Runner as it is; otherwise ONNX models through ONNX Runtime, everything else through torch."""
     if isinstance(model, Runner):
         return model
     if isinstance(model, str | Path) and str(model).endswith(".onnx"):
@@ -157,7 +160,7 @@ def _input_sets(
         if example is not None:
             yield "example", example
         shapes = {name: array.shape for name, array in example.items()} if example else None
-        yield f"random, seed {seed}", random_inputs(expected.inputs, shapes, seed=seed)
+        yield f"seed {seed}", random_inputs(expected.inputs, shapes, seed=seed)
     elif isinstance(inputs, Mapping):
         yield "given", {name: as_array(value) for name, value in inputs.items()}
     elif inputs and all(isinstance(item, Mapping) for item in inputs):

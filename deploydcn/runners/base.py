@@ -76,7 +76,7 @@ def as_array(value: Any) -> np.ndarray:
 
 
 def _by_order(infos: Sequence[TensorInfo], inputs: Sequence[Any]) -> dict[str, Any]:
-    if isinstance(inputs, np.ndarray) or hasattr(inputs, "detach"):
+    if hasattr(inputs, "shape"):
         raise InvalidArgument("inputs is one array; wanted a sequence or a dict of arrays; put it in a list")
     if len(inputs) != len(infos):
         raise InvalidArgument(f"got {len(inputs)} inputs; wanted {len(infos)}: {_listing(infos)}")

@@ -33,7 +33,7 @@ def build_model(name: str) -> BuiltModel:
 
     Raises:
         InvalidModel: no such file, module or factory; the factory fails or returns something else.
-    """  # noqa: D205
+    """
     location, separator, attribute = name.rpartition(":")
     if not separator or not attribute.isidentifier():
         raise InvalidModel(f"{name!r} names no factory; wanted path/file.py:factory or package.module:factory")

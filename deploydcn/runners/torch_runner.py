@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from deploydcn.errors import InvalidArgument, RuntimeFailure
+from deploydcn.errors import InvalidArgument, InvalidModel, RuntimeFailure
 from deploydcn.runners.base import Inputs, TensorInfo, arrays_for, as_array
+from deploydcn.runners.deployed import deployed, unwrap
 from deploydcn.runners.factory import as_built_model, build_model
 from deploydcn.runners.signature import CallSignature, name_outputs
 
 
 class TorchRunner:
-    """A torch module, run in eval mode without gradients. The module's own training flags are restored after each run.
+    """A torch module, run as deployed: in eval mode, without gradients, detector heads returning decoded boxes. The module's own
+    flags are restored after each run.
 
     Args:
         model: the module.
@@ -33,10 +35,14 @@ class TorchRunner:
         device: str = "cpu",
     ) -> None:
         if not example_args and not example_kwargs:
-            raise InvalidArgument("a torch model needs example inputs to know its tensors; pass example_args, or let the factory return (model, inputs)")
-        self.model = model
-        self.signature = CallSignature.of(model, example_args, example_kwargs or {})
-        self.name = f"torch {torch.__version__} ({type(model).__name__})"
+            raise InvalidArgument(
+                "a torch model needs example inputs to know its tensors; pass example_args, or let the factory return (model, inputs)"
+            )
+        self.model = unwrap(model)
+        if not isinstance(self.model, torch.nn.Module):
+            raise InvalidModel(f"got a {type(model).__name__}; wanted a torch.nn.Module")
+        self.signature = CallSignature.of(self.model, example_args, example_kwargs or {})
+        self.name = f"torch {torch.__version__} ({type(self.model).__name__})"
         self.inputs = tuple(_info(name, tensor, free=True) for name, tensor in self.signature.tensors().items())
         self._device = torch.device(device)
         self._outputs: tuple[TensorInfo, ...] | None = None
@@ -75,7 +81,7 @@ class TorchRunner:
         """
         args, kwargs = self.signature.call_arguments(tensors)
         try:
-            with evaluating(self.model), torch.no_grad():
+            with deployed(self.model), torch.no_grad():
                 return name_outputs(self.model(*args, **kwargs))
         except InvalidArgument:
             raise
@@ -91,22 +97,6 @@ class TorchRunner:
         tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
         wide = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
         return {name: as_array(tensor) for name, tensor in double.call(wide).items()}
-
-
-class evaluating:  # noqa: N801  (reads as a statement: `with evaluating(model):`)
-    """Put a module in eval mode; give every submodule its own training flag back on exit."""
-
-    def __init__(self, model: torch.nn.Module) -> None:
-        self._model = model
-        self._flags: list[tuple[torch.nn.Module, bool]] = []
-
-    def __enter__(self) -> None:
-        self._flags = [(module, module.training) for module in self._model.modules()]
-        self._model.eval()
-
-    def __exit__(self, *_: object) -> None:
-        for module, flag in self._flags:
-            module.training = flag
 
 
 def _info(name: str, tensor: torch.Tensor, *, free: bool) -> TensorInfo:

@@ -49,7 +49,8 @@ class CpuKernel {
   virtual void compute(Span<const TensorView> inputs, CpuContext& context) const = 0;
 };
 
-// An op as the runtimes see it. `dtypes`: one row of spec->type_rows. `constants`: inputs known at creation (present only then).
+// An op as the runtimes see it. `dtypes`: one row of spec->type_rows. `constants`: inputs known at creation (present
+// only then).
 struct CpuOp {
   const OpSpec* spec;
   std::unique_ptr<CpuKernel> (*create)(const Attributes&, Span<const DType> dtypes, Span<const TensorView> constants);

@@ -45,7 +45,8 @@ inline uint32_t as_bits(float value) {
 inline float to_float(Half half) {
   const uint32_t sign = (half.bits & 0x8000u) << 16;
   const uint32_t magnitude = half.bits & 0x7fffu;
-  // Shifting exponent and mantissa into place leaves a value 2^112 too small; the product is exact, subnormals included.
+  // Shifting exponent and mantissa into place leaves a value 2^112 too small; the product is exact, subnormals
+  // included.
   const float scaled = detail::as_float(magnitude << 13) * 0x1p112f;
   const uint32_t special = magnitude >= 0x7c00u ? 0x7f800000u : 0u;
   return detail::as_float(detail::as_bits(scaled) | special | sign);
@@ -75,7 +76,8 @@ inline BFloat16 to_bfloat16(float value) {
   return BFloat16{static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
 }
 
-// Compute is float or double. `data` points at element 0 of an array of `type`; elements [begin, begin + count) are read.
+// Compute is float or double. `data` points at element 0 of an array of `type`; elements [begin, begin + count) are
+// read.
 template <class Compute>
 void load_as(const void* data, DType type, int64_t begin, int64_t count, Compute* out) {
   switch (type) {

@@ -16,7 +16,8 @@ namespace deploydcn {
 
 inline constexpr int kMaxAxes = 32;
 
-// One step of an expression in postfix order: 'i' pushes `value`, 'a' pushes axis number `value`, + - * / combine (/ floors).
+// One step of an expression in postfix order: 'i' pushes `value`, 'a' pushes axis number `value`, + - * / combine (/
+// floors).
 struct Token {
   char kind;
   int64_t value;

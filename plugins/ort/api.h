@@ -35,57 +35,56 @@ enum AllocatorType { kArenaAllocator = 1 };
 enum MemType { kMemTypeDefault = 0 };
 
 // SLOT(index in the table, name, result, parameters)
-#define DEPLOYDCN_ORT_SLOTS(SLOT)                                                                                  \
-  SLOT(0, CreateStatus, Status*, (ErrorCode code, const char* message))                                            \
-  SLOT(2, GetErrorMessage, const char*, (const Status* status))                                                    \
-  SLOT(26, CreateCustomOpDomain, Status*, (const char* domain, CustomOpDomain** out))                              \
-  SLOT(27, CustomOpDomain_Add, Status*, (CustomOpDomain * domain, const CustomOp* op))                             \
-  SLOT(28, AddCustomOpDomain, Status*, (SessionOptions * options, CustomOpDomain* domain))                         \
-  SLOT(51, GetTensorMutableData, Status*, (Value * value, void** out))                                             \
-  SLOT(57, CreateTensorTypeAndShapeInfo, Status*, (TensorTypeAndShapeInfo * *out))                                 \
-  SLOT(58, SetTensorElementType, Status*, (TensorTypeAndShapeInfo * info, ElementType type))                       \
-  SLOT(59, SetDimensions, Status*, (TensorTypeAndShapeInfo * info, const int64_t* sizes, size_t count))            \
-  SLOT(60, GetTensorElementType, Status*, (const TensorTypeAndShapeInfo* info, ElementType* out))                  \
-  SLOT(61, GetDimensionsCount, Status*, (const TensorTypeAndShapeInfo* info, size_t* out))                         \
-  SLOT(62, GetDimensions, Status*, (const TensorTypeAndShapeInfo* info, int64_t* sizes, size_t count))             \
-  SLOT(63, GetSymbolicDimensions, Status*, (const TensorTypeAndShapeInfo* info, const char** names, size_t count)) \
-  SLOT(65, GetTensorTypeAndShape, Status*, (const Value* value, TensorTypeAndShapeInfo** out))                     \
-  SLOT(69, CreateCpuMemoryInfo, Status*, (AllocatorType type, MemType memory, MemoryInfo** out))                   \
-  SLOT(75, AllocatorAlloc, Status*, (Allocator * allocator, size_t bytes, void** out))                             \
-  SLOT(76, AllocatorFree, Status*, (Allocator * allocator, void* memory))                                          \
-  SLOT(85, KernelInfoGetAttribute_float, Status*, (const KernelInfo* info, const char* name, float* out))          \
-  SLOT(86, KernelInfoGetAttribute_int64, Status*, (const KernelInfo* info, const char* name, int64_t* out))        \
-  SLOT(87, KernelInfoGetAttribute_string, Status*,                                                                 \
-       (const KernelInfo* info, const char* name, char* out, size_t* size))                                        \
-  SLOT(88, KernelContext_GetInputCount, Status*, (const KernelContext* context, size_t* out))                      \
-  SLOT(90, KernelContext_GetInput, Status*, (const KernelContext* context, size_t index, const Value** out))       \
-  SLOT(91, KernelContext_GetOutput, Status*,                                                                       \
-       (KernelContext * context, size_t index, const int64_t* sizes, size_t count, Value** out))                   \
-  SLOT(93, ReleaseStatus, void, (Status * status))                                                                 \
-  SLOT(94, ReleaseMemoryInfo, void, (MemoryInfo * info))                                                           \
-  SLOT(99, ReleaseTensorTypeAndShapeInfo, void, (TensorTypeAndShapeInfo * info))                                   \
-  SLOT(132, ReleaseAllocator, void, (Allocator * allocator))                                                       \
-  SLOT(163, KernelInfoGetAttributeArray_int64, Status*,                                                            \
-       (const KernelInfo* info, const char* name, int64_t* out, size_t* size))                                     \
-  SLOT(230, KernelInfo_GetInputCount, Status*, (const KernelInfo* info, size_t* out))                              \
-  SLOT(237, HasSessionConfigEntry, Status*, (const SessionOptions* options, const char* key, int* out))            \
-  SLOT(238, GetSessionConfigEntry, Status*,                                                                        \
-       (const SessionOptions* options, const char* key, char* out, size_t* size))                                  \
-  SLOT(244, KernelInfo_GetNodeName, Status*, (const KernelInfo* info, char* out, size_t* size))                    \
-  SLOT(249, KernelInfoGetConstantInput_tensor, Status*,                                                            \
-       (const KernelInfo* info, size_t index, int* is_constant, const Value** out))                                \
-  SLOT(253, KernelContext_GetAllocator, Status*,                                                                   \
-       (const KernelContext* context, const MemoryInfo* memory, Allocator** out))                                  \
-  SLOT(267, ShapeInferContext_GetInputCount, Status*, (const ShapeInferContext* context, size_t* out))             \
-  SLOT(268, ShapeInferContext_GetInputTypeShape, Status*,                                                          \
-       (const ShapeInferContext* context, size_t index, TensorTypeAndShapeInfo** out))                             \
-  SLOT(269, ShapeInferContext_GetAttribute, Status*,                                                               \
-       (const ShapeInferContext* context, const char* name, const OpAttr** out))                                   \
-  SLOT(270, ShapeInferContext_SetOutputTypeShape, Status*,                                                         \
-       (const ShapeInferContext* context, size_t index, const TensorTypeAndShapeInfo* info))                       \
-  SLOT(271, SetSymbolicDimensions, Status*, (TensorTypeAndShapeInfo * info, const char** names, size_t count))     \
-  SLOT(272, ReadOpAttr, Status*, (const OpAttr* attribute, OpAttrType type, void* out, size_t bytes, size_t* used)) \
-  SLOT(274, KernelContext_ParallelFor, Status*,                                                                    \
+#define DEPLOYDCN_ORT_SLOTS(SLOT)                                                                                      \
+  SLOT(0, CreateStatus, Status*, (ErrorCode code, const char* message))                                                \
+  SLOT(2, GetErrorMessage, const char*, (const Status* status))                                                        \
+  SLOT(26, CreateCustomOpDomain, Status*, (const char* domain, CustomOpDomain** out))                                  \
+  SLOT(27, CustomOpDomain_Add, Status*, (CustomOpDomain * domain, const CustomOp* op))                                 \
+  SLOT(28, AddCustomOpDomain, Status*, (SessionOptions * options, CustomOpDomain * domain))                            \
+  SLOT(51, GetTensorMutableData, Status*, (Value * value, void** out))                                                 \
+  SLOT(57, CreateTensorTypeAndShapeInfo, Status*, (TensorTypeAndShapeInfo * *out))                                     \
+  SLOT(58, SetTensorElementType, Status*, (TensorTypeAndShapeInfo * info, ElementType type))                           \
+  SLOT(59, SetDimensions, Status*, (TensorTypeAndShapeInfo * info, const int64_t* sizes, size_t count))                \
+  SLOT(60, GetTensorElementType, Status*, (const TensorTypeAndShapeInfo* info, ElementType* out))                      \
+  SLOT(61, GetDimensionsCount, Status*, (const TensorTypeAndShapeInfo* info, size_t* out))                             \
+  SLOT(62, GetDimensions, Status*, (const TensorTypeAndShapeInfo* info, int64_t* sizes, size_t count))                 \
+  SLOT(63, GetSymbolicDimensions, Status*, (const TensorTypeAndShapeInfo* info, const char** names, size_t count))     \
+  SLOT(65, GetTensorTypeAndShape, Status*, (const Value* value, TensorTypeAndShapeInfo** out))                         \
+  SLOT(69, CreateCpuMemoryInfo, Status*, (AllocatorType type, MemType memory, MemoryInfo * *out))                      \
+  SLOT(75, AllocatorAlloc, Status*, (Allocator * allocator, size_t bytes, void** out))                                 \
+  SLOT(76, AllocatorFree, Status*, (Allocator * allocator, void* memory))                                              \
+  SLOT(85, KernelInfoGetAttribute_float, Status*, (const KernelInfo* info, const char* name, float* out))              \
+  SLOT(86, KernelInfoGetAttribute_int64, Status*, (const KernelInfo* info, const char* name, int64_t* out))            \
+  SLOT(87, KernelInfoGetAttribute_string, Status*,                                                                     \
+       (const KernelInfo* info, const char* name, char* out, size_t* size))                                            \
+  SLOT(88, KernelContext_GetInputCount, Status*, (const KernelContext* context, size_t* out))                          \
+  SLOT(90, KernelContext_GetInput, Status*, (const KernelContext* context, size_t index, const Value** out))           \
+  SLOT(91, KernelContext_GetOutput, Status*,                                                                           \
+       (KernelContext * context, size_t index, const int64_t* sizes, size_t count, Value** out))                       \
+  SLOT(93, ReleaseStatus, void, (Status * status))                                                                     \
+  SLOT(94, ReleaseMemoryInfo, void, (MemoryInfo * info))                                                               \
+  SLOT(99, ReleaseTensorTypeAndShapeInfo, void, (TensorTypeAndShapeInfo * info))                                       \
+  SLOT(132, ReleaseAllocator, void, (Allocator * allocator))                                                           \
+  SLOT(163, KernelInfoGetAttributeArray_int64, Status*,                                                                \
+       (const KernelInfo* info, const char* name, int64_t* out, size_t* size))                                         \
+  SLOT(230, KernelInfo_GetInputCount, Status*, (const KernelInfo* info, size_t* out))                                  \
+  SLOT(237, HasSessionConfigEntry, Status*, (const SessionOptions* options, const char* key, int* out))                \
+  SLOT(238, GetSessionConfigEntry, Status*, (const SessionOptions* options, const char* key, char* out, size_t* size)) \
+  SLOT(244, KernelInfo_GetNodeName, Status*, (const KernelInfo* info, char* out, size_t* size))                        \
+  SLOT(249, KernelInfoGetConstantInput_tensor, Status*,                                                                \
+       (const KernelInfo* info, size_t index, int* is_constant, const Value** out))                                    \
+  SLOT(253, KernelContext_GetAllocator, Status*,                                                                       \
+       (const KernelContext* context, const MemoryInfo* memory, Allocator** out))                                      \
+  SLOT(267, ShapeInferContext_GetInputCount, Status*, (const ShapeInferContext* context, size_t* out))                 \
+  SLOT(268, ShapeInferContext_GetInputTypeShape, Status*,                                                              \
+       (const ShapeInferContext* context, size_t index, TensorTypeAndShapeInfo** out))                                 \
+  SLOT(269, ShapeInferContext_GetAttribute, Status*,                                                                   \
+       (const ShapeInferContext* context, const char* name, const OpAttr** out))                                       \
+  SLOT(270, ShapeInferContext_SetOutputTypeShape, Status*,                                                             \
+       (const ShapeInferContext* context, size_t index, const TensorTypeAndShapeInfo* info))                           \
+  SLOT(271, SetSymbolicDimensions, Status*, (TensorTypeAndShapeInfo * info, const char** names, size_t count))         \
+  SLOT(272, ReadOpAttr, Status*, (const OpAttr* attribute, OpAttrType type, void* out, size_t bytes, size_t* used))    \
+  SLOT(274, KernelContext_ParallelFor, Status*,                                                                        \
        (const KernelContext* context, void (*task)(void*, size_t), size_t total, size_t batches, void* state))
 
 // The bound slots of one runtime's table.

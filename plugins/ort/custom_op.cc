@@ -59,7 +59,8 @@ class NodeAttributes : public AttributeSource {
   }
 
  private:
-  // The runtime does not tell a missing attribute from one of another type: an attribute that reads as another type is there.
+  // The runtime does not tell a missing attribute from one of another type: an attribute that reads as another type is
+  // there.
   void require_absent(const char* name, const char* wanted) const {
     int64_t integer = 0;
     float number = 0;
@@ -139,8 +140,12 @@ std::unique_ptr<CustomOp> make_custom_op(const CpuOp& cpu_op, std::string name, 
   op->GetOutputType = [](const CustomOp* op, size_t i) {
     return element_type(self(op).dtypes[self(op).op->spec->outputs[i].type_param]);
   };
-  op->GetInputCharacteristic = [](const CustomOp* op, size_t i) { return characteristic(self(op).op->spec->inputs[i].optional); };
-  op->GetOutputCharacteristic = [](const CustomOp* op, size_t i) { return characteristic(self(op).op->spec->outputs[i].optional); };
+  op->GetInputCharacteristic = [](const CustomOp* op, size_t i) {
+    return characteristic(self(op).op->spec->inputs[i].optional);
+  };
+  op->GetOutputCharacteristic = [](const CustomOp* op, size_t i) {
+    return characteristic(self(op).op->spec->outputs[i].optional);
+  };
   op->GetInputMemoryType = [](const CustomOp*, size_t) { return kMemTypeDefault; };
   op->GetVariadicInputMinArity = [](const CustomOp*) { return 1; };
   op->GetVariadicInputHomogeneity = [](const CustomOp*) { return 1; };

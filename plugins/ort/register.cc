@@ -94,8 +94,8 @@ extern "C" __attribute__((visibility("default"))) deploydcn::ort::Status* Regist
   const void* table = base->GetApi(kApiVersion);
   if (!table) {
     // Slot 0, CreateStatus, exists in every version.
-    return Api(base->GetApi(1)).CreateStatus(
-        kFail, "deploydcn needs onnxruntime 1.17 or newer; pip install -U onnxruntime");
+    return Api(base->GetApi(1))
+        .CreateStatus(kFail, "deploydcn needs onnxruntime 1.17 or newer; pip install -U onnxruntime");
   }
   set_api(table);
   g_infer_shapes = infers_shapes_safely(base->GetVersionString());

@@ -1,5 +1,5 @@
-// Small RAII and error helpers over the bound C API. Exceptions travel inside this library and become an OrtStatus at its
-// border, in `guarded`.
+// Small RAII and error helpers over the bound C API. Exceptions travel inside this library and become an OrtStatus at
+// its border, in `guarded`.
 #pragma once
 
 #include <exception>

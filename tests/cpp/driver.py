@@ -8,7 +8,7 @@ import struct
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class DriverCase:
     claimed_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # planted bug: shapes that lie
 
 
-@lru_cache(maxsize=None)
+@cache
 def build_driver(sanitizers: str = "") -> Path:
     """The driver's path; built into build/driver-<sanitizers> by CMake, incrementally."""
     folder = ROOT / "build" / f"driver-{sanitizers.replace(',', '-') or 'plain'}"
@@ -49,7 +49,13 @@ def build_driver(sanitizers: str = "") -> Path:
 
 
 def run_driver(
-    cases: Sequence[DriverCase], *, sanitizers: str = "", threads: int = 1, callers: int = 1, isa: str = "", plant_shared_output: bool = False
+    cases: Sequence[DriverCase],
+    *,
+    sanitizers: str = "",
+    threads: int = 1,
+    callers: int = 1,
+    isa: str = "",
+    plant_shared_output: bool = False,
 ) -> list[np.ndarray | str]:
     """Each case's output, or its error message. Fails when the driver crashes or a sanitizer reports."""
     data = struct.pack("<I", len(cases)) + b"".join(map(_encode, cases))

@@ -3,7 +3,8 @@
 //   kernel_driver THREADS CALLERS [share-output] < cases > results
 //
 // THREADS: workers of the kernel's own pool. CALLERS: threads that call one kernel at the same time; all must get the
-// same bytes. share-output plants a race: all callers write one buffer. Inputs are copied to allocations of their exact size, so that AddressSanitizer sees any access beyond.
+// same bytes. share-output plants a race: all callers write one buffer. Inputs are copied to allocations of their exact
+// size, so that AddressSanitizer sees any access beyond.
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -20,7 +21,7 @@ from tests.cpp.driver import ROOT, DriverCase, build_driver, run_driver
 
 
 def runnable_isas() -> list[str]:
-    flags = next((line for line in open("/proc/cpuinfo") if line.startswith("flags")), "").split()
+    flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "").split()
     needs = {"avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512dq", "avx512bw", "avx512vl"}}
     return ["baseline", *(isa for isa, wanted in needs.items() if wanted <= set(flags))]
 

@@ -47,7 +47,8 @@ void ConvolutionKernel::compute(Span<const TensorView> inputs, CpuContext& conte
 }
 
 template <class F>
-void ConvolutionKernel::compute_as(const ConvolutionCall& call, const PackedWeights<F>* packed, CpuContext& context) const {
+void ConvolutionKernel::compute_as(const ConvolutionCall& call, const PackedWeights<F>* packed,
+                                   CpuContext& context) const {
   if (packed) return convolve(call.shape, *packed, call.arguments, context);
   convolve(call.shape, PackedWeights<F>(call.shape, call.weight), call.arguments, context);
 }

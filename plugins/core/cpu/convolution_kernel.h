@@ -21,8 +21,8 @@ class ConvolutionKernel : public CpuKernel {
   using Describe = ConvolutionCall (*)(const Attributes&, Span<const TensorView>);
 
   // `constants[1]` is the weight where it is constant; `groups` and `offset_groups` are the node's attributes.
-  ConvolutionKernel(Describe describe, Attributes attributes, DType dtype, const TensorView& constant_weight, int64_t groups,
-                    int64_t offset_groups);
+  ConvolutionKernel(Describe describe, Attributes attributes, DType dtype, const TensorView& constant_weight,
+                    int64_t groups, int64_t offset_groups);
 
   void compute(Span<const TensorView> inputs, CpuContext& context) const override;
 

@@ -43,12 +43,13 @@ ChannelPlan make_plan(const ConvolutionShape& shape, int lanes, int64_t element_
   for (int64_t offset_group = 0; offset_group < shape.offset_groups; ++offset_group) {
     const int64_t end = (offset_group + 1) * per_offset_group;
     for (int64_t channel = offset_group * per_offset_group; channel < end; channel += plan.block_width) {
-      ChannelPlan::Block block{channel, static_cast<int>(std::min<int64_t>(plan.block_width, end - channel)), offset_group, {}};
+      ChannelPlan::Block block{
+          channel, static_cast<int>(std::min<int64_t>(plan.block_width, end - channel)), offset_group, {}};
       for (int64_t c = channel; !shape.depthwise() && c < channel + block.channels;) {
         const int64_t group = c / per_group, in_group = c % per_group;
         const int64_t depth = std::min(per_group - in_group, channel + block.channels - c);
-        block.segments.push_back({group, static_cast<int>(c - channel), static_cast<int>(depth),
-                                  static_cast<int>(in_group), in_group == 0});
+        block.segments.push_back(
+            {group, static_cast<int>(c - channel), static_cast<int>(depth), static_cast<int>(in_group), in_group == 0});
         c += depth;
       }
       plan.blocks.push_back(std::move(block));

@@ -41,11 +41,12 @@ Isa chosen_isa() {
   const Isa best = best_isa();
   const char* wanted = std::getenv("DEPLOYDCN_CPU_ISA");
   if (!wanted || !*wanted) return best;
-  const Isa isa = std::strcmp(wanted, "avx512") == 0     ? Isa::kAvx512
-                  : std::strcmp(wanted, "avx2") == 0     ? Isa::kAvx2
-                  : std::strcmp(wanted, "baseline") == 0 ? Isa::kBaseline
-                                                         : throw InvalidArgument(std::string("DEPLOYDCN_CPU_ISA is '") + wanted +
-                                                                                 "'; wanted baseline, avx2 or avx512");
+  const Isa isa = std::strcmp(wanted, "avx512") == 0 ? Isa::kAvx512
+                  : std::strcmp(wanted, "avx2") == 0 ? Isa::kAvx2
+                  : std::strcmp(wanted, "baseline") == 0
+                      ? Isa::kBaseline
+                      : throw InvalidArgument(std::string("DEPLOYDCN_CPU_ISA is '") + wanted +
+                                              "'; wanted baseline, avx2 or avx512");
   if (isa > best) {
     throw InvalidArgument(std::string("DEPLOYDCN_CPU_ISA is '") + wanted +
                           "', which this processor does not run; unset it to use the best there is");

@@ -2,7 +2,8 @@
 //
 // Names used throughout:
 //   blocked image  one channel block of an image, [H + 2][W + 2][CB], with a border of zeros one pixel wide. A bilinear
-//                  sample then needs one pixel index and no bounds test: its four corners lie at index + {0, 1, W + 2, W + 3}.
+//                  sample then needs one pixel index and no bounds test: its four corners lie at index + {0, 1, W + 2,
+//                  W + 3}.
 //   outside pixel  index W + 1: all four of its corners are border, so that 0 * Inf of a real pixel never appears.
 //   panel          sampled values of a tile, [pixel][tap][CB]; the im2col matrix of one channel block.
 //   tile           accumulators, [pixel][lanes * vectors].
@@ -37,33 +38,36 @@ struct TileKernels {
   int lanes;     // elements per vector
   int max_rows;  // pixels the matrix kernel keeps in registers
 
-  // Interleaves `channels` planes (`plane_stride` apart) of one image row into out[width][cb]; missing channels become 0.
+  // Interleaves `channels` planes (`plane_stride` apart) of one image row into out[width][cb]; missing channels become
+  // 0.
   void (*block_row)(const F* in, int64_t plane_stride, int channels, int64_t width, F* out, int cb);
 
-  // Positions of tap `tap`, offsets in pixels; mask may be null. NaN, infinite and outside positions become the outside pixel.
-  void (*bilinear_tap)(const TapGeometry<F>& geometry, const F* offset_y, const F* offset_x, const F* mask, int64_t pixels,
-                       int tap, Taps<F>& taps);
+  // Positions of tap `tap`, offsets in pixels; mask may be null. NaN, infinite and outside positions become the outside
+  // pixel.
+  void (*bilinear_tap)(const TapGeometry<F>& geometry, const F* offset_y, const F* offset_x, const F* mask,
+                       int64_t pixels, int tap, Taps<F>& taps);
   // The same without offsets; weights are not written.
   void (*exact_tap)(const TapGeometry<F>& geometry, int64_t pixels, int tap, Taps<F>& taps);
 
   // Fills panel[pixel][tap - tap_begin][cb] (pixel stride `lda`) from a blocked image.
-  void (*sample_bilinear)(const F* image, int cb, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels, F* panel,
-                          int64_t lda);
-  void (*sample_exact)(const F* image, int cb, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels, F* panel,
-                       int64_t lda);
+  void (*sample_bilinear)(const F* image, int cb, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
+                          F* panel, int64_t lda);
+  void (*sample_exact)(const F* image, int cb, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
+                       F* panel, int64_t lda);
 
-  // tile[pixel][vectors * lanes] (+)= sum over taps and depth of panel[pixel][tap * tap_stride + k] * weight[tap][k][...].
-  // vectors is 1 or 2; accumulate = false overwrites the tile.
-  void (*multiply)(const F* panel, int64_t lda, int64_t pixels, int taps, int64_t tap_stride, int64_t depth, const F* weight,
-                   int vectors, F* tile, bool accumulate);
+  // tile[pixel][vectors * lanes] (+)= sum over taps and depth of panel[pixel][tap * tap_stride + k] *
+  // weight[tap][k][...]. vectors is 1 or 2; accumulate = false overwrites the tile.
+  void (*multiply)(const F* panel, int64_t lda, int64_t pixels, int taps, int64_t tap_stride, int64_t depth,
+                   const F* weight, int vectors, F* tile, bool accumulate);
 
   // tile[pixel][cb] = sum over taps of sample[pixel][tap][cb] * weight[tap][cb]: depthwise convolution.
-  void (*depthwise_bilinear)(const F* image, int cb, const Taps<F>& taps, int tap_count, int64_t pixels, const F* weight,
-                             F* tile);
-  void (*depthwise_exact)(const F* image, int cb, const Taps<F>& taps, int tap_count, int64_t pixels, const F* weight, F* tile);
+  void (*depthwise_bilinear)(const F* image, int cb, const Taps<F>& taps, int tap_count, int64_t pixels,
+                             const F* weight, F* tile);
+  void (*depthwise_exact)(const F* image, int cb, const Taps<F>& taps, int tap_count, int64_t pixels, const F* weight,
+                          F* tile);
 
-  // out[channel * plane_stride + pixel] = activation(tile[pixel * ld + channel] + bias[channel]) for `channels` channels.
-  // bias holds a multiple of `lanes` values. The tile holds a multiple of `lanes` pixels.
+  // out[channel * plane_stride + pixel] = activation(tile[pixel * ld + channel] + bias[channel]) for `channels`
+  // channels. bias holds a multiple of `lanes` values. The tile holds a multiple of `lanes` pixels.
   void (*finish)(const F* tile, int64_t ld, int64_t pixels, int channels, const F* bias, Activation activation, F* out,
                  int64_t plane_stride);
 };

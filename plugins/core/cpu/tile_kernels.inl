@@ -1,8 +1,9 @@
 // Bodies of tile_kernels.h. Included by one file per instruction set, which defines DEPLOYDCN_ISA (a name),
 // DEPLOYDCN_VECTOR_BYTES and DEPLOYDCN_MAX_ROWS (accumulator rows: rows * 2 vectors + 3 fit the register file).
 //
-// Everything here has internal linkage and calls no inline function of a library: a function that the linker shared with
-// other files could otherwise end up compiled for an instruction set the machine lacks. A test inspects the objects.
+// Everything here has internal linkage and calls no inline function of a library: a function that the linker shared
+// with other files could otherwise end up compiled for an instruction set the machine lacks. A test inspects the
+// objects.
 //
 // Accuracy: sums in F in the order tap, channel; positions are exact (see bilinear_tap).
 
@@ -17,8 +18,9 @@ template <>
 struct Simd<float> {
   static constexpr int kLanes = DEPLOYDCN_VECTOR_BYTES / 4;
   typedef float Vector __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES)));
-  typedef int32_t Integers __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES)));  // as wide as Vector; comparisons yield them
-  typedef int32_t Indices __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES)));   // int32, as many as lanes
+  typedef int32_t Integers
+      __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES)));  // as wide as Vector; comparisons yield them
+  typedef int32_t Indices __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES)));  // int32, as many as lanes
 };
 template <>
 struct Simd<double> {
@@ -107,8 +109,8 @@ void block_row(const F* in, int64_t plane_stride, int channels, int64_t width, F
 }
 
 // ------------------------------------------------------------------------------------------------------- positions
-// base + offset is never formed in floating point: the offset is split into floor and fraction (exact), and the floor is
-// added to the base as an integer. At 900 pixels this is 500 times more precise than adding in float32.
+// base + offset is never formed in floating point: the offset is split into floor and fraction (exact), and the floor
+// is added to the base as an integer. At 900 pixels this is 500 times more precise than adding in float32.
 template <class F>
 inline __attribute__((always_inline)) Integers<F> load_integers(const int32_t* from) {
   typename Simd<F>::Indices value;
@@ -123,8 +125,8 @@ inline __attribute__((always_inline)) Integers<F> floor_of(Vector<F> x) {
 
 // Writes whole vectors: rows of `taps` hold a multiple of the lanes.
 template <class F>
-void bilinear_tap(const TapGeometry<F>& geometry, const F* offset_y, const F* offset_x, const F* mask, int64_t pixels, int tap,
-                  Taps<F>& taps) {
+void bilinear_tap(const TapGeometry<F>& geometry, const F* offset_y, const F* offset_x, const F* mask, int64_t pixels,
+                  int tap, Taps<F>& taps) {
   constexpr int n = Simd<F>::kLanes;
   constexpr F limit = static_cast<F>(1 << 30);  // |base| < 2^29 and H, W < 2^29: beyond this every sample is outside
   const Vector<F> zero{};
@@ -141,7 +143,8 @@ void bilinear_tap(const TapGeometry<F>& geometry, const F* offset_y, const F* of
     y = finite ? y : zero;
     x = finite ? x : zero;
     const Integers<F> floor_y = floor_of<F>(y), floor_x = floor_of<F>(x);
-    const Vector<F> low_y = y - __builtin_convertvector(floor_y, Vector<F>), low_x = x - __builtin_convertvector(floor_x, Vector<F>);
+    const Vector<F> low_y = y - __builtin_convertvector(floor_y, Vector<F>),
+                    low_x = x - __builtin_convertvector(floor_x, Vector<F>);
     const Integers<F> iy = floor_y + load_integers<F>(geometry.base_y + p) + geometry.tap_y;
     const Integers<F> ix = floor_x + load_integers<F>(geometry.base_x + p) + geometry.tap_x;
     const Integers<F> inside = finite & ((iy >= 0) | ((iy == -1) & (low_y > zero))) & (iy < geometry.height) &
@@ -180,15 +183,21 @@ struct Bilinear {
     Vector<F> w00, w01, w10, w11;
     int cb;
     inline __attribute__((always_inline)) Vector<F> operator()(int c) const {
-      return w00 * load<F>(top + c) + w01 * load<F>(top + cb + c) + w10 * load<F>(bottom + c) + w11 * load<F>(bottom + cb + c);
+      return w00 * load<F>(top + c) + w01 * load<F>(top + cb + c) + w10 * load<F>(bottom + c) +
+             w11 * load<F>(bottom + cb + c);
     }
   };
   inline __attribute__((always_inline)) At at(int64_t p, int t) const {
     const F* w = taps.weights + 4 * t * taps.stride + p;
     const F* top = image + static_cast<int64_t>(taps.index[t * taps.stride + p]) * cb;
     const Vector<F> zero{};
-    return {top, top + static_cast<int64_t>(taps.row_pixels) * cb, zero + w[0], zero + w[taps.stride],
-            zero + w[2 * taps.stride], zero + w[3 * taps.stride], cb};
+    return {top,
+            top + static_cast<int64_t>(taps.row_pixels) * cb,
+            zero + w[0],
+            zero + w[taps.stride],
+            zero + w[2 * taps.stride],
+            zero + w[3 * taps.stride],
+            cb};
   }
 };
 template <class F>
@@ -206,7 +215,8 @@ struct Exact {
 };
 
 template <class F, template <class> class Sampler, int kVectors>
-void sample_block(const F* image, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels, F* panel, int64_t lda) {
+void sample_block(const F* image, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels, F* panel,
+                  int64_t lda) {
   constexpr int n = Simd<F>::kLanes, cb = kVectors * n;
   const Sampler<F> sampler{image, taps, cb};
   for (int64_t p = 0; p < pixels; ++p) {
@@ -219,7 +229,8 @@ void sample_block(const F* image, const Taps<F>& taps, int tap_begin, int tap_en
   }
 }
 template <class F, template <class> class Sampler>
-void sample(const F* image, int cb, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels, F* panel, int64_t lda) {
+void sample(const F* image, int cb, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels, F* panel,
+            int64_t lda) {
   switch (cb / Simd<F>::kLanes) {
     case 1: return sample_block<F, Sampler, 1>(image, taps, tap_begin, tap_end, pixels, panel, lda);
     case 2: return sample_block<F, Sampler, 2>(image, taps, tap_begin, tap_end, pixels, panel, lda);
@@ -302,7 +313,8 @@ void multiply_vectors(const F* panel, int64_t lda, int64_t pixels, int taps, int
   const int64_t chunks = (pixels + max_rows - 1) / max_rows;
   for (int64_t i = 0, p = 0; i < chunks; ++i) {
     const int64_t rows = pixels / chunks + (i < pixels % chunks ? 1 : 0);
-    kernels[rows - 1](panel + p * lda, lda, taps, tap_stride, depth, weight, tile + p * kVectors * Simd<F>::kLanes, accumulate);
+    kernels[rows - 1](panel + p * lda, lda, taps, tap_stride, depth, weight, tile + p * kVectors * Simd<F>::kLanes,
+                      accumulate);
     p += rows;
   }
 }
@@ -318,13 +330,15 @@ void multiply(const F* panel, int64_t lda, int64_t pixels, int taps, int64_t tap
 }
 
 // ------------------------------------------------------------------------------------------------------ activation
-// exp(x) by 2^n * p(r), |r| <= ln(2)/2, polynomial of degree 7 (Taylor): relative error below 3e-7; saturates outside +-87.
+// exp(x) by 2^n * p(r), |r| <= ln(2)/2, polynomial of degree 7 (Taylor): relative error below 3e-7; saturates outside
+// +-87.
 inline __attribute__((always_inline)) Vector<float> exponential(Vector<float> x) {
   typedef int32_t Integers __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES)));
   x = x > 87.0f ? Vector<float>{} + 87.0f : x;
   x = x < -87.0f ? Vector<float>{} - 87.0f : x;
   const Vector<float> scaled = x * 1.44269504f;
-  const Integers n = __builtin_convertvector(scaled + (scaled < 0.0f ? Vector<float>{} - 0.5f : Vector<float>{} + 0.5f), Integers);
+  const Integers n =
+      __builtin_convertvector(scaled + (scaled < 0.0f ? Vector<float>{} - 0.5f : Vector<float>{} + 0.5f), Integers);
   const Vector<float> whole = __builtin_convertvector(n, Vector<float>);
   const Vector<float> r = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
   Vector<float> p = Vector<float>{} + 1.0f / 5040;

@@ -86,14 +86,17 @@ class Convolution {
       const F* in = converted;
       if (direct) in = static_cast<const F*>(arguments_.input.data) + from + y * width;
       for (int c = 0; !direct && c < block.channels; ++c) {
-        load_as<F>(arguments_.input.data, arguments_.input.dtype, from + c * pixels + y * width, width, converted + c * width);
+        load_as<F>(arguments_.input.data, arguments_.input.dtype, from + c * pixels + y * width, width,
+                   converted + c * width);
       }
-      kernels_.block_row(in, direct ? pixels : width, block.channels, width, out + plan_.block_width, plan_.block_width);
+      kernels_.block_row(in, direct ? pixels : width, block.channels, width, out + plan_.block_width,
+                         plan_.block_width);
     }
   }
 
   int64_t bias_count() const {
-    return shape_.depthwise() ? blocks() * plan_.outputs_per_group * plan_.block_width : shape_.groups * plan_.columns * row_;
+    return shape_.depthwise() ? blocks() * plan_.outputs_per_group * plan_.block_width
+                              : shape_.groups * plan_.columns * row_;
   }
 
   // Bias in the order of the accumulators: [group][column][row], or [block][multiplier][block width] for depthwise.
@@ -105,7 +108,8 @@ class Convolution {
     load_as<F>(arguments_.bias.data, arguments_.bias.dtype, 0, shape_.outputs, given.data());
     const int64_t per_group = plan_.outputs_per_group;
     if (!shape_.depthwise()) {
-      for (int64_t m = 0; m < shape_.outputs; ++m) bias[m / per_group * plan_.columns * row_ + m % per_group] = given[m];
+      for (int64_t m = 0; m < shape_.outputs; ++m)
+        bias[m / per_group * plan_.columns * row_ + m % per_group] = given[m];
       return;
     }
     for (int64_t b = 0; b < blocks(); ++b) {
@@ -137,7 +141,8 @@ class Convolution {
     const int64_t integers = tile_ * (2 + taps);
     const int64_t floats = tile_ * (4 * taps + 3 + accumulators_ + widest) + panel;
     ThreadArena& arena = thread_arena();
-    arena.reset(ThreadArena::bytes_for<int32_t>(integers) + ThreadArena::bytes_for<F>(floats) + 8 * ThreadArena::bytes_for<F>(0));
+    arena.reset(ThreadArena::bytes_for<int32_t>(integers) + ThreadArena::bytes_for<F>(floats) +
+                8 * ThreadArena::bytes_for<F>(0));
     Workspace w{};
     w.base_y = arena.take<int32_t>(tile_);
     w.base_x = arena.take<int32_t>(tile_);
@@ -189,7 +194,8 @@ class Convolution {
 
   // A run of `pixels` stored values as F: in place where the stored type is F already.
   const F* values(const TensorView& view, int64_t begin, int64_t pixels, F* buffer) const {
-    if (view.dtype == (sizeof(F) == 4 ? DType::kFloat32 : DType::kFloat64)) return static_cast<const F*>(view.data) + begin;
+    if (view.dtype == (sizeof(F) == 4 ? DType::kFloat32 : DType::kFloat64))
+      return static_cast<const F*>(view.data) + begin;
     load_as<F>(view.data, view.dtype, begin, pixels, buffer);
     return buffer;
   }
@@ -210,19 +216,22 @@ class Convolution {
       }
       const int64_t at = (group * taps + tap) * plane + first;
       const F* offset_y = values(arguments_.offset, (group * 2 * taps + 2 * tap) * plane + first, pixels, w.offset_y);
-      const F* offset_x = values(arguments_.offset, (group * 2 * taps + 2 * tap + 1) * plane + first, pixels, w.offset_x);
+      const F* offset_x =
+          values(arguments_.offset, (group * 2 * taps + 2 * tap + 1) * plane + first, pixels, w.offset_x);
       const F* mask = arguments_.mask.present ? values(arguments_.mask, at, pixels, w.mask) : nullptr;
       kernels_.bilinear_tap(geometry, offset_y, offset_x, mask, pixels, static_cast<int>(tap), w.taps);
     }
   }
 
   // Adds one channel block to the sums; returns where the next block's weights begin.
-  const F* multiply_block(const ChannelPlan::Block& block, const F* image, int64_t pixels, const F* weight, Workspace& w) const {
+  const F* multiply_block(const ChannelPlan::Block& block, const F* image, int64_t pixels, const F* weight,
+                          Workspace& w) const {
     const int taps = static_cast<int>(shape_.taps()), cb = plan_.block_width;
     const int64_t stride = panel_stride();
     for (int begin = 0; begin < taps; begin += plan_.tap_block) {
       const int end = std::min(taps, begin + plan_.tap_block);
-      (deformable() ? kernels_.sample_bilinear : kernels_.sample_exact)(image, cb, w.taps, begin, end, pixels, w.panel, stride);
+      (deformable() ? kernels_.sample_bilinear : kernels_.sample_exact)(image, cb, w.taps, begin, end, pixels, w.panel,
+                                                                        stride);
       for (const ChannelPlan::Segment& segment : block.segments) {
         // Whole blocks are contiguous over taps: one long product instead of one per tap.
         const bool whole = segment.depth == cb;
@@ -230,8 +239,8 @@ class Convolution {
         const int64_t depth = whole ? static_cast<int64_t>(end - begin) * cb : segment.depth;
         for (int64_t column = 0; column < plan_.columns; ++column) {
           F* tile = w.tile + (segment.group * plan_.columns + column) * tile_ * row_;
-          kernels_.multiply(w.panel + segment.channel_in_block, stride, pixels, runs, cb, depth, weight, plan_.vectors, tile,
-                            !(segment.opens_group && begin == 0));
+          kernels_.multiply(w.panel + segment.channel_in_block, stride, pixels, runs, cb, depth, weight, plan_.vectors,
+                            tile, !(segment.opens_group && begin == 0));
           weight += runs * depth * row_;
         }
       }
@@ -239,12 +248,14 @@ class Convolution {
     return weight;
   }
 
-  const F* depthwise_block(int64_t n, int64_t b, const F* image, int64_t first, int64_t pixels, const F* weight, Workspace& w) {
+  const F* depthwise_block(int64_t n, int64_t b, const F* image, int64_t first, int64_t pixels, const F* weight,
+                           Workspace& w) {
     const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
     const int64_t multiplier = plan_.outputs_per_group;
     const int taps = static_cast<int>(shape_.taps()), cb = plan_.block_width;
     for (int64_t j = 0; j < multiplier; ++j, weight += taps * cb) {
-      (deformable() ? kernels_.depthwise_bilinear : kernels_.depthwise_exact)(image, cb, w.taps, taps, pixels, weight, w.tile);
+      (deformable() ? kernels_.depthwise_bilinear : kernels_.depthwise_exact)(image, cb, w.taps, taps, pixels, weight,
+                                                                              w.tile);
       finish(w.tile, cb, bias_.data() + (b * multiplier + j) * cb, block.channels, n, block.channel * multiplier + j,
              multiplier, first, pixels, w);
     }
@@ -252,15 +263,15 @@ class Convolution {
   }
 
   // Writes `channels` output channels, `output`, `output + output_step`, ...
-  void finish(F* tile, int64_t ld, const F* bias, int channels, int64_t n, int64_t output, int64_t output_step, int64_t first,
-              int64_t pixels, Workspace& w) const {
+  void finish(F* tile, int64_t ld, const F* bias, int channels, int64_t n, int64_t output, int64_t output_step,
+              int64_t first, int64_t pixels, Workspace& w) const {
     const int64_t plane = shape_.out_pixels(), begin = (n * shape_.outputs + output) * plane + first;
     // The kernel reads whole vectors of pixels: define those beyond the last.
     std::fill(tile + pixels * ld, tile + round_up(pixels, kernels_.lanes) * ld, F{0});
     const DType dtype = arguments_.input.dtype;
     if (dtype == (sizeof(F) == 4 ? DType::kFloat32 : DType::kFloat64)) {
-      kernels_.finish(tile, ld, pixels, channels, bias, arguments_.activation, static_cast<F*>(arguments_.output) + begin,
-                      output_step * plane);
+      kernels_.finish(tile, ld, pixels, channels, bias, arguments_.activation,
+                      static_cast<F*>(arguments_.output) + begin, output_step * plane);
       return;
     }
     kernels_.finish(tile, ld, pixels, channels, bias, arguments_.activation, w.out, tile_);
@@ -292,7 +303,9 @@ void convolve(const ConvolutionShape& shape, const PackedWeights<F>& weights, co
   Convolution<F>(shape, weights, arguments, context).run();
 }
 
-template void convolve<float>(const ConvolutionShape&, const PackedWeights<float>&, const ConvolutionArguments&, CpuContext&);
-template void convolve<double>(const ConvolutionShape&, const PackedWeights<double>&, const ConvolutionArguments&, CpuContext&);
+template void convolve<float>(const ConvolutionShape&, const PackedWeights<float>&, const ConvolutionArguments&,
+                              CpuContext&);
+template void convolve<double>(const ConvolutionShape&, const PackedWeights<double>&, const ConvolutionArguments&,
+                               CpuContext&);
 
 }  // namespace deploydcn::cpu

@@ -36,11 +36,11 @@ struct ConvolutionShape {
 void check_limits(const ConvolutionShape& shape);
 
 struct ConvolutionArguments {
-  TensorView input;    // (N, C, H, W)
-  TensorView offset;   // (N, 2 * OG * KH * KW, OH, OW); absent: a plain convolution
-  TensorView mask;     // (N, OG * KH * KW, OH, OW); absent: 1
-  TensorView bias;     // (M); absent: 0
-  void* output;        // (N, M, OH, OW), of the input's dtype
+  TensorView input;   // (N, C, H, W)
+  TensorView offset;  // (N, 2 * OG * KH * KW, OH, OW); absent: a plain convolution
+  TensorView mask;    // (N, OG * KH * KW, OH, OW); absent: 1
+  TensorView bias;    // (M); absent: 0
+  void* output;       // (N, M, OH, OW), of the input's dtype
   Activation activation;
 };
 
@@ -60,11 +60,11 @@ struct ChannelPlan {
     int64_t offset_group;
     std::vector<Segment> segments;  // empty for depthwise
   };
-  int block_width;   // CB: channels per block, a multiple of the vector lanes
-  int vectors;       // vectors per accumulator row
-  int tap_block;     // taps sampled at a time
+  int block_width;  // CB: channels per block, a multiple of the vector lanes
+  int vectors;      // vectors per accumulator row
+  int tap_block;    // taps sampled at a time
   int64_t outputs_per_group;
-  int64_t columns;   // accumulator rows per group: ceil(outputs_per_group / (vectors * lanes))
+  int64_t columns;  // accumulator rows per group: ceil(outputs_per_group / (vectors * lanes))
   std::vector<Block> blocks;
 };
 

@@ -18,10 +18,12 @@ cpu::ConvolutionCall describe(const Attributes& attributes, Span<const TensorVie
           inputs[kW]};
 }
 
-std::unique_ptr<CpuKernel> create(const Attributes& attributes, Span<const DType> dtypes, Span<const TensorView> constants) {
+std::unique_ptr<CpuKernel> create(const Attributes& attributes, Span<const DType> dtypes,
+                                  Span<const TensorView> constants) {
   const int64_t groups = (*attributes.named(kSpec, "group").ints)[0];
   const int64_t offset_groups = (*attributes.named(kSpec, "offset_group").ints)[0];
-  return std::make_unique<cpu::ConvolutionKernel>(describe, attributes, dtypes[0], constants[kW], groups, offset_groups);
+  return std::make_unique<cpu::ConvolutionKernel>(describe, attributes, dtypes[0], constants[kW], groups,
+                                                  offset_groups);
 }
 
 }  // namespace

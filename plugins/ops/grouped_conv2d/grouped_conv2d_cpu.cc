@@ -16,7 +16,8 @@ cpu::ConvolutionCall describe(const Attributes& attributes, Span<const TensorVie
   return {shape, {inputs[kX], {}, {}, input_at(inputs, kBias), nullptr, activation}, inputs[kW]};
 }
 
-std::unique_ptr<CpuKernel> create(const Attributes& attributes, Span<const DType> dtypes, Span<const TensorView> constants) {
+std::unique_ptr<CpuKernel> create(const Attributes& attributes, Span<const DType> dtypes,
+                                  Span<const TensorView> constants) {
   const int64_t groups = (*attributes.named(kSpec, "group").ints)[0];
   return std::make_unique<cpu::ConvolutionKernel>(describe, attributes, dtypes[0], constants[kW], groups, 1);
 }

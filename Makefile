@@ -1,0 +1,47 @@
+# Every target works on a fresh machine: what it needs is set up first, in .venv.
+PYTHON ?= python3
+REQUIRE ?= ort
+BIN := .venv/bin
+CXX_SOURCES := $(shell git ls-files 'plugins/**/*.h' 'plugins/**/*.cc' 'plugins/**/*.inl' 'tests/**/*.cc' 2>/dev/null | grep -v '\.gen\.h$$')
+NATIVE := CMakeLists.txt pyproject.toml $(shell find plugins -name '*.cc' -o -name '*.h' -o -name '*.inl' -o -name '*.map' -o -name CMakeLists.txt)
+
+.PHONY: demo test check format setup new-op clean
+
+setup: .venv/.built  ## the virtual environment, with the package installed in place and its libraries built
+
+.venv/.packages: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet 'scikit-build-core>=0.11' cmake ninja
+	$(BIN)/pip install --quiet --no-build-isolation --editable '.[export,cpu,report,dev]'
+	touch $@
+
+.venv/.built: .venv/.packages $(NATIVE)
+	$(BIN)/pip install --quiet --no-build-isolation --no-deps --config-settings=cmake.define.DEPLOYDCN_WERROR=ON --editable .
+	touch $@
+
+demo: setup  ## export a YOLO with deformable convolutions, verify it, draw its boxes
+	$(BIN)/python samples/s02_yolov8n_dcn.py --output demo
+
+test: setup check  ## everything
+	$(BIN)/pytest -n 2 --dist loadfile -m "slow" --require=$(REQUIRE) --durations=15
+
+check: setup  ## lint, types and the fast tests: under a minute
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
+	$(BIN)/python -m deploydcn.codegen --check
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2 -m "not slow" --require=$(REQUIRE)
+
+format: setup  ## rewrite sources in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_SOURCES)
+
+new-op: setup  ## make new-op NAME=MyOp: a skeleton operator that compiles and passes its tests
+	$(BIN)/python -m deploydcn.new_op $(NAME)
+	$(MAKE) setup
+
+clean:
+	rm -rf .venv build demo

@@ -1,0 +1,76 @@
+"""Options that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+from zipfile import BadZipFile
+
+import numpy as np
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from deploydcn.errors import InvalidArgument
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output, nothing else.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the random inputs.")]
+Shapes = Annotated[list[str] | None, typer.Option("--shape", help="Shape of a random input, as in x=1x3x640x640. Repeatable.")]
+InputFile = Annotated[Path | None, typer.Option("--input", help="An .npz file with one array per input, by name.")]
+
+console = Console(highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """A JSON document on standard output, unwrapped."""
+    print(json.dumps(value, indent=2))
+
+
+def parse_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
+    """["x=1x3x8x8"] -> {"x": (1, 3, 8, 8)}."""
+    shapes = {}
+    for text in texts or ():
+        name, separator, sizes = text.rpartition("=")
+        parts = sizes.split("x")
+        if not separator or not name or not all(part.isdigit() for part in parts):
+            raise InvalidArgument(f"--shape {text!r}; wanted NAME=SIZExSIZE..., as in x=1x3x640x640")
+        shapes[name] = tuple(map(int, parts))
+    return shapes
+
+
+def parse_dynamic(texts: Sequence[str] | None) -> dict[str, dict[int, str]] | None:
+    """["x:0=n,2=h"] -> {"x": {0: "n", 2: "h"}}; None when there are none."""
+    shapes: dict[str, dict[int, str]] = {}
+    for text in texts or ():
+        name, separator, axes = text.partition(":")
+        pairs = [item.partition("=") for item in axes.split(",")]
+        if not separator or not all(axis.lstrip("-").isdigit() and symbol.isidentifier() for axis, _, symbol in pairs):
+            raise InvalidArgument(f"--dynamic {text!r}; wanted INPUT:AXIS=NAME,..., as in x:0=n,2=h,3=w")
+        shapes[name] = {int(axis): symbol for axis, _, symbol in pairs}
+    return shapes or None
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file."""
+    if not path.is_file():
+        raise InvalidArgument(f"{path} does not exist; wanted an .npz file with one array per input")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if isinstance(arrays, np.ndarray):
+                raise InvalidArgument(f"{path} holds one unnamed array; wanted an .npz file, as numpy.savez(path, x=...) writes")
+            return {name: arrays[name] for name in arrays.files}
+    except (BadZipFile, ValueError, OSError, EOFError) as error:
+        raise InvalidArgument(f"{path} is not a readable .npz file: {error}") from error
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table with a title; every column but the first aligned to the right."""
+    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for index, column in enumerate(columns):
+        result.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        result.add_row(*row)
+    return result
