@@ -20,8 +20,8 @@ class OutputComparison:
     """One output, compared. Errors are |candidate - reference|.
 
     max_abs: largest error. max_relative: the same over the reference's range (max - min). worst_channel: largest error
-    over the scale of its own channel (index 1 of 3 or more dimensions): a box coordinate in the hundreds does not
-    hide a wrong score. sqnr_db: signal to noise, in decibels; infinite when equal. top1: share of rows
+    over the scale of its own channel (index 1 of 3 or more dimensions): a box coordinate in the hundreds does
+    not hide a wrong score. sqnr_db: signal to noise, in decibels; infinite when equal. top1: share of rows
     of a (N, classes) output with the same argmax, else None. mismatch: why the outputs cannot be compared, else "".
     """
 
@@ -52,8 +52,8 @@ def compare(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np.ndar
     """
     if len(reference) != len(candidate):
         raise InvalidArgument(
-            f"the reference has {len(reference)} outputs ({', '.join(reference)}), the candidate {len(candidate)} ({', '.join(candidate)}); "
-            "wanted as many"
+            f"the reference has {len(reference)} outputs ({', '.join(reference)}), "
+            f"the candidate {len(candidate)} ({', '.join(candidate)}); wanted as many"
         )
     by_name = set(reference) == set(candidate)
     pairs = [

@@ -84,6 +84,7 @@ def _load_error(label: str, error: Exception) -> InvalidModel | RuntimeFailure:
 
 
 def _info(node: object) -> TensorInfo:
+    # An unknown rank and a scalar both arrive as an empty list.
     shape = tuple(size if isinstance(size, int | str) else None for size in node.shape)  # type: ignore[attr-defined]
     dtype = node.type.removeprefix("tensor(").removesuffix(")")  # type: ignore[attr-defined]
-    return TensorInfo(node.name, _DTYPES.get(dtype, dtype), shape)  # type: ignore[attr-defined]
+    return TensorInfo(node.name, _DTYPES.get(dtype, dtype), shape or None)  # type: ignore[attr-defined]

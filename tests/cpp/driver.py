@@ -32,20 +32,24 @@ class DriverCase:
 
 
 @cache
-def build_driver(sanitizers: str = "") -> Path:
-    """The driver's path; built into build/driver-<sanitizers> by CMake, incrementally."""
+def build_target(target: str, sanitizers: str = "") -> Path:
+    """Build a CMake target of tests/cpp into build/driver-<sanitizers>, incrementally; return the folder its file is in."""
     folder = ROOT / "build" / f"driver-{sanitizers.replace(',', '-') or 'plain'}"
     kind = "RelWithDebInfo" if sanitizers else "Release"
     configure = ["cmake", "-S", str(ROOT), "-B", str(folder), f"-DCMAKE_BUILD_TYPE={kind}", "-DDEPLOYDCN_TESTS=ON"]
     options = ["-DDEPLOYDCN_WERROR=ON", f"-DDEPLOYDCN_SANITIZE={sanitizers}"]
     folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / ".lock").open("w")
-    fcntl.flock(lock, fcntl.LOCK_EX)  # parallel test workers share the build; released when the file closes
-    for command in ([*configure, *options], ["cmake", "--build", str(folder), "--target", "kernel_driver", "-j", "2"]):
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-    lock.close()
-    return folder / "tests" / "cpp" / "kernel_driver"
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # parallel test workers share the build
+        for command in ([*configure, *options], ["cmake", "--build", str(folder), "--target", target, "-j", "2"]):
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "tests" / "cpp"
+
+
+def build_driver(sanitizers: str = "") -> Path:
+    """The kernel driver's path."""
+    return build_target("kernel_driver", sanitizers) / "kernel_driver"
 
 
 def run_driver(

@@ -1,0 +1,46 @@
+"""Shared by all tests: `--require=ort` turns a skipped backend into a failure, and the summary names what was missing."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+
+import pytest
+
+BACKENDS = {"ort": "onnxruntime", "torch": "torch", "ultralytics": "ultralytics"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--require", default="", help="comma-separated backends whose tests must not be skipped: " + ", ".join(BACKENDS))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "backend(name): needs an optional package; skipped without it, failed under --require=name")
+    unknown = _required(config) - set(BACKENDS)
+    if unknown:
+        raise pytest.UsageError(f"--require names {', '.join(sorted(unknown))}; wanted some of {', '.join(BACKENDS)}")
+
+
+def _required(config: pytest.Config) -> set[str]:
+    return {name for name in config.getoption("--require").split(",") if name}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("backend"):
+        name = mark.args[0]
+        if importlib.util.find_spec(BACKENDS[name]) is None:
+            message = f"backend {name}: package {BACKENDS[name]} is not installed"
+            if name in _required(item.config):
+                pytest.fail(message)
+            pytest.skip(message)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A test that skips itself although its backend is required fails too."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    required = [mark.args[0] for mark in item.iter_markers("backend") if mark.args[0] in _required(item.config)]
+    if report.skipped and required:
+        report.outcome = "failed"
+        report.longrepr = f"skipped although --require={','.join(required)}: {report.longrepr}"
