@@ -214,6 +214,8 @@ class OpSpec:
         self._check_divisible(axes)
         for name, text in self.sizes.items():
             axes[name] = Expression(text).evaluate(axes)
+            if abs(axes[name]) > INT64_MAX:
+                raise InvalidArgument("a size overflows 64-bit integers; wanted sizes below 2^63; check shapes and attributes")
         for name, least in self.at_least.items():
             if axes[name] < least:
                 raise InvalidArgument(self._too_small(name, axes[name], least, axes))

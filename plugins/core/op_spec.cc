@@ -25,12 +25,28 @@ bool uses(const Expression& expression, int axis) {
                      [axis](const Token& token) { return token.kind == 'a' && token.value == axis; });
 }
 
+// An expression of one axis; `token` must outlive it.
+Expression axis_expression(const OpSpec& spec, const Token& token) {
+  return {spec.axis_names[token.value], Span<const Token>(&token, 1)};
+}
+
 // The rule a computed axis follows, or the axis itself.
 const Expression* size_rule(const OpSpec& spec, int axis) {
   for (const SizeSpec& size : spec.sizes) {
     if (size.axis == axis) return &size.value;
   }
   return nullptr;
+}
+
+// "; check kernel_shape, offset_group": the attributes that bear axes of an expression.
+std::string advice(const OpSpec& spec, const Expression& expression) {
+  std::string names;
+  for (const AttrSpec& attribute : spec.attributes) {
+    if (std::any_of(attribute.axes.begin(), attribute.axes.end(), [&](int axis) { return uses(expression, axis); })) {
+      names += (names.empty() ? "" : ", ") + std::string(attribute.name);
+    }
+  }
+  return "; check " + (names.empty() ? "the input shapes" : names);
 }
 
 // " = 2*OG*KH*KW (OG=1, KH=3, KW=3); check kernel_shape, offset_group"
@@ -41,22 +57,16 @@ std::string explain(const OpSpec& spec, const Expression& expression, const Axes
   out << " = " << shown.text;
   if (!shown.is_axis()) {
     const char* separator = " (";
-    for (int axis = 0; axis < static_cast<int>(spec.axis_names.size()); ++axis) {
-      if (!uses(shown, axis)) continue;
-      out << separator << spec.axis_names[axis] << "=" << axes[axis];
+    std::array<bool, kMaxAxes> named{};
+    for (const Token& token : shown.tokens) {
+      if (token.kind != 'a' || named[token.value]) continue;
+      named[token.value] = true;
+      out << separator << spec.axis_names[token.value] << "=" << axes[token.value];
       separator = ", ";
     }
     out << ")";
   }
-  const char* separator = "; check ";
-  for (const AttrSpec& attribute : spec.attributes) {
-    if (std::any_of(attribute.axes.begin(), attribute.axes.end(), [&](int axis) { return uses(shown, axis); })) {
-      out << separator << attribute.name;
-      separator = ", ";
-    }
-  }
-  if (std::strcmp(separator, "; check ") == 0) out << "; check the input shapes";
-  return out.str();
+  return out.str() + advice(spec, shown);
 }
 
 void require_size(const OpSpec& spec, const TensorSpec& tensor, std::size_t dimension, int64_t got, int64_t wanted,
@@ -75,7 +85,11 @@ Attributes::Value read_one(const OpSpec& spec, const AttrSpec& attr, const Attri
     value.string = source.string(attr.name).value_or(attr.default_string);
     const bool known = std::any_of(attr.choices.begin(), attr.choices.end(),
                                    [&](const char* choice) { return value.string == choice; });
-    if (!known) throw InvalidArgument(where + " is '" + value.string + "'; wanted one of " + list(attr.choices));
+    if (!known) {
+      std::string choices;
+      for (const char* choice : attr.choices) choices += (choices.empty() ? "'" : ", '") + std::string(choice) + "'";
+      throw InvalidArgument(where + " is '" + value.string + "'; wanted one of " + choices);
+    }
     return value;
   }
   if (attr.kind == AttrKind::kFloat) {
@@ -89,13 +103,15 @@ Attributes::Value read_one(const OpSpec& spec, const AttrSpec& attr, const Attri
   }
   if (!attr.axes.empty() && value.ints->size() != attr.axes.size()) {
     std::ostringstream out;
-    out << where << " has " << value.ints->size() << " elements; wanted " << attr.axes.size();
+    out << where << " has " << value.ints->size() << " elements; wanted " << attr.axes.size() << ": ";
+    for (std::size_t i = 0; i < attr.axes.size(); ++i) out << (i ? ", " : "") << spec.axis_names[attr.axes[i]];
     throw InvalidArgument(out.str());
   }
   for (int64_t item : *value.ints) {
     if (attr.has_minimum && item < attr.minimum) {
       std::ostringstream out;
-      out << where << " is " << list(*value.ints) << "; wanted every element at least " << attr.minimum;
+      out << where << " is " << (attr.kind == AttrKind::kInt ? std::to_string(item) : list(*value.ints))
+          << "; wanted every element at least " << attr.minimum;
       throw InvalidArgument(out.str());
     }
   }
@@ -140,7 +156,9 @@ Axes bind(const OpSpec& spec, const Attributes& attributes, Span<const Shape* co
     if (shape->size() != tensor.axes.size()) {
       std::ostringstream out;
       out << spec.name << " input " << tensor.name << " has shape " << list(*shape) << "; wanted " << tensor.axes.size()
-          << " dimensions";
+          << " dimensions (";
+      for (std::size_t d = 0; d < tensor.axes.size(); ++d) out << (d ? ", " : "") << tensor.axes[d].text;
+      out << ")";
       throw InvalidArgument(out.str());
     }
     element_count(*shape);
@@ -157,9 +175,10 @@ Axes bind(const OpSpec& spec, const Attributes& attributes, Span<const Shape* co
 
   for (const DivisibleSpec& rule : spec.divisible) {
     if (axes[rule.axis] % axes[rule.divisor] == 0) continue;
+    const Token divisor{'a', rule.divisor};
     std::ostringstream out;
     out << spec.name << ": " << spec.axis_names[rule.axis] << " is " << axes[rule.axis] << "; wanted a multiple of "
-        << spec.axis_names[rule.divisor] << " = " << axes[rule.divisor];
+        << spec.axis_names[rule.divisor] << " = " << axes[rule.divisor] << advice(spec, axis_expression(spec, divisor));
     throw InvalidArgument(out.str());
   }
   const auto axis_value = [&](int axis) { return Checked(axes[axis]); };
@@ -167,10 +186,9 @@ Axes bind(const OpSpec& spec, const Attributes& attributes, Span<const Shape* co
   for (const AtLeastSpec& rule : spec.at_least) {
     if (axes[rule.axis] >= rule.least) continue;
     const Token token{'a', rule.axis};
-    const Expression self{spec.axis_names[rule.axis], Span<const Token>(&token, 1)};
     std::ostringstream out;
     out << spec.name << ": " << spec.axis_names[rule.axis] << " is " << axes[rule.axis] << "; wanted at least "
-        << rule.least << explain(spec, self, axes);
+        << rule.least << explain(spec, axis_expression(spec, token), axes);
     throw InvalidArgument(out.str());
   }
   for (std::size_t i = 0; i < spec.inputs.size(); ++i) {

@@ -22,9 +22,7 @@ HAS_NATIVE_KERNEL = tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (
 def standard_model(case_id: str, dtype: str):
     case = CASES[case_id]
     types = {"T": dtype, "T1": dtype}
-    model = single_node_model(
-        OP.spec, case.shapes, case.attributes, types, op_type="DeformConv", domain="", opset=22 if dtype == "bfloat16" else 20
-    )
+    model = single_node_model(OP.spec, case.shapes, case.attributes, types, op_type="DeformConv", domain="")
     import ml_dtypes
 
     rounded = case.inputs(lambda _: np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype))

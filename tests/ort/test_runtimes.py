@@ -23,7 +23,9 @@ def test_conformance_on_older_runtimes(version: str) -> None:
     )
     assert found.stdout.decode().strip() == version
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/conformance", "tests/ort/test_replace_standard.py"]
-    done = subprocess.run([*command, "-k", "ort and not torch and not without_us", "--require=ort"], env=environment, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, "-k", "ort and not torch and not without_us", "--require=ort"], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout[-4000:]
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed

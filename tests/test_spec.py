@@ -1,0 +1,174 @@
+"""Op specifications: expressions, checks and messages, the same in Python and C++; and every operator's parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+
+from deploydcn import codegen
+from deploydcn.errors import InternalError, InvalidArgument
+from deploydcn.onnx_schema import DOMAIN, infer_dimensions, register_schemas
+from deploydcn.ops import OPS, Op, op_named
+from deploydcn.spec import Expression
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFORM = op_named("DeformConv2d").spec
+X, W, OFFSET = (1, 8, 9, 10), (4, 8, 3, 3), (1, 18, 7, 8)
+
+
+# ------------------------------------------------------------------------------------------------------- expressions
+@pytest.mark.parametrize("text", ["a + __import__('os')", "a ** 2", "f(a)", "a if b else c", "a.b", "'text'", "1.5 * a", "-a", "a % 2"])
+def test_expressions_are_arithmetic_only(text: str) -> None:
+    with pytest.raises(InternalError, match="only names, integers"):
+        Expression(text).evaluate({"a": 1, "b": 1, "c": 1})
+
+
+@given(st.integers(-50, 50), st.integers(-50, 50), st.integers(1, 9))
+def test_expressions_compute_what_python_computes(a: int, b: int, c: int) -> None:
+    assert Expression("(a - b*2)//c + a").evaluate({"a": a, "b": b, "c": c}) == (a - b * 2) // c + a
+
+
+# ----------------------------------------------------------------------------------------------------- bad arguments
+BAD = {
+    "offset channels": ({"offset": (1, 16, 7, 8)}, {}, "input offset: dimension 1 is 16; wanted 18 = 2*OG*KH*KW (OG=1, KH=3, KW=3)"),
+    "offset size": ({"offset": (1, 18, 9, 8)}, {}, "input offset: dimension 2 is 9; wanted 7 = (H + PT + PB"),
+    "offset batch": ({"offset": (2, 18, 7, 8)}, {}, "input offset: dimension 0 is 2; wanted 1 = N"),
+    "weight channels": ({"W": (4, 7, 3, 3)}, {}, "input W: dimension 1 is 7; wanted 8 = C//G (C=8, G=1); check group"),
+    "rank": ({"X": (8, 9, 10)}, {}, "input X has shape [8, 9, 10]; wanted 4 dimensions"),
+    "bias": ({"B": (5,)}, {}, "input B: dimension 0 is 5; wanted 4 = M"),
+    "mask": ({"mask": (1, 18, 7, 8)}, {}, "input mask: dimension 1 is 18; wanted 9 = OG*KH*KW"),
+    "group": ({}, {"group": 3}, "C is 8; wanted a multiple of G = 3"),
+    "offset_group": ({}, {"offset_group": 3}, "C is 8; wanted a multiple of OG = 3"),
+    "zero group": ({}, {"group": 0}, "attribute group is 0; wanted every element at least 1"),
+    "zero stride": ({}, {"strides": (1, 0)}, "attribute strides is [1, 0]; wanted every element at least 1"),
+    "negative pad": ({}, {"pads": (0, 0, -1, 0)}, "attribute pads is [0, 0, -1, 0]; wanted every element at least 0"),
+    "pads length": ({}, {"pads": (1, 1)}, "attribute pads has 2 elements; wanted 4"),
+    "kernel_shape": ({}, {"kernel_shape": (5, 3)}, "input W: dimension 2 is 3; wanted 5 = KH"),
+    "activation": ({}, {"activation": "gelu"}, "attribute activation is 'gelu'; wanted one of"),
+    "window too large": ({}, {"dilations": (9, 1)}, "OH is -9; wanted at least 1 = (H + PT"),
+    "empty image": ({"X": (1, 8, 0, 10)}, {"pads": (2, 0, 2, 0)}, "H is 0; wanted at least 1"),
+    "overflow": ({}, {"pads": (2**62, 0, 2**62, 0)}, "a size overflows 64-bit integers"),
+}
+
+
+def shapes_of(changes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return {"X": X, "W": W, "offset": OFFSET, **changes}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_python_names_what_is_wrong(name: str) -> None:
+    changes, attributes, message = BAD[name]
+    with pytest.raises(InvalidArgument) as raised:
+        DEFORM.bind(shapes_of(changes), attributes)
+    assert message in str(raised.value)
+
+
+@pytest.mark.slow
+def test_cpp_names_the_same() -> None:
+    """The C++ checks are the same spec, interpreted a second time: its messages say the same."""
+    from tests.cpp.driver import DriverCase, run_driver
+
+    cases = []
+    for changes, attributes, _ in BAD.values():
+        arrays = {key: np.zeros(shape, np.float32) for key, shape in shapes_of(changes).items()}
+        cases.append(DriverCase(DEFORM, arrays, attributes, {"T": "float32", "T1": "float32"}))
+    for name, message in zip(BAD, run_driver(cases, sanitizers="address,undefined"), strict=True):
+        with pytest.raises(InvalidArgument) as raised:
+            DEFORM.bind(shapes_of(BAD[name][0]), BAD[name][1])
+        assert message == str(raised.value)
+
+
+@pytest.mark.slow
+def test_cpp_refuses_what_would_overflow_its_indices() -> None:
+    from tests.cpp.driver import DriverCase, run_driver
+
+    arrays = {"X": np.zeros((1, 1, 1, 1), np.float32), "W": np.zeros((1, 1, 1, 1), np.float32)}
+    for attributes, message in [
+        ({"pads": (2**30, 0, 0, 0), "strides": (2**30, 1)}, "the padding is 1073741824; wanted less than 536870912"),
+        ({"pads": (2**28, 2**28, 2**28, 2**28)}, "the vertical reach of the window is 536870912; wanted less than 536870912"),
+        ({"pads": (2**40, 2**40, 2**40, 2**40)}, "a size overflows 64-bit integers"),
+    ]:
+        case = DriverCase(op_named("GroupedConv2d").spec, arrays, attributes, {"T": "float64"})
+        result = run_driver([case], sanitizers="address,undefined")[0]
+        assert isinstance(result, str)
+        assert message in result
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(InvalidArgument, match="has no input 'Z'"):
+        DEFORM.bind({**shapes_of({}), "Z": (1,)}, {})
+    with pytest.raises(InvalidArgument, match="has no attribute 'stride'"):
+        DEFORM.bind(shapes_of({}), {"stride": (1, 1)})
+    with pytest.raises(InvalidArgument, match="input offset is missing"):
+        DEFORM.bind({"X": X, "W": W}, {})
+
+
+# --------------------------------------------------------------------------------------------------- shape inference
+def test_unknown_sizes_pass_through_inference() -> None:
+    shapes = {"X": ("n", 8, "h", "w"), "W": W, "offset": ("n", 18, "oh", None)}
+    assert infer_dimensions(DEFORM, shapes, {}) == [("n", 4, "oh", None)]
+    known = {"X": ("n", 8, 9, "w"), "W": W, "offset": ("n", 18, None, None)}
+    assert infer_dimensions(DEFORM, known, {}) == [("n", 4, 7, None)]
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.spec.snake_name)
+def test_onnx_infers_what_the_reference_returns(op: Op) -> None:
+    from tests.conformance.single_node import single_node_model
+
+    register_schemas()
+    for case in op.cases:
+        model = single_node_model(op.spec, case.shapes, case.attributes, op.spec.type_rows[0])
+        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+        shape = tuple(dim.dim_value for dim in inferred.graph.output[0].type.tensor_type.shape.dim)
+        wanted = op.reference(case.inputs(lambda _: np.dtype("float64")), case.attributes)[0].shape
+        assert shape == wanted, case.id
+
+
+# -------------------------------------------------------------------------------------------------------- completeness
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.spec.snake_name)
+def test_operator_has_all_its_parts(op: Op) -> None:
+    from deploydcn.nn.torch_ops import IMPLEMENTATIONS
+
+    name = op.spec.snake_name
+    folder = ROOT / "plugins" / "ops" / name
+    assert {path.name for path in folder.iterdir()} >= {"spec.gen.h", f"{name}_cpu.cc", f"{name}_cpu.h"}
+    assert {path.name for path in (ROOT / "deploydcn" / "ops" / name).glob("*.py")} == {
+        "__init__.py",
+        "cases.py",
+        "reference.py",
+        "spec.py",
+    }
+    assert f"{name}::kCpuOp" in (ROOT / "plugins" / "ort" / "register.cc").read_text()
+    assert op.spec.name in IMPLEMENTATIONS
+    register_schemas()
+    assert onnx.defs.has(op.spec.name, DOMAIN)
+    assert op.spec.doc
+    assert op.spec.type_rows
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.spec.snake_name)
+def test_committed_cpp_table_is_current(op: Op) -> None:
+    assert codegen.header_path(ROOT, op.spec).read_text() == codegen.Writer(op.spec).header(), "run python -m deploydcn.codegen"
+
+
+def test_documentation_table_is_current() -> None:
+    from deploydcn.docs import operators_page
+
+    assert (ROOT / "OPERATORS.md").read_text() == operators_page(), "run python -m deploydcn.docs"
+
+
+def test_attribute_values_reach_the_fields() -> None:
+    given_values: dict[str, Any] = {"strides": [2, 1], "group": 2, "activation": b"relu"}
+    complete = DEFORM.complete_attributes(given_values)
+    assert complete["strides"] == (2, 1)
+    assert complete["activation"] == "relu"
+    assert complete["kernel_shape"] is None
+    with pytest.raises(InvalidArgument, match="wanted an integer"):
+        DEFORM.complete_attributes({"group": 1.5})
