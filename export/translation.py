@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from deploydcn.nn import torch_ops
 from deploydcn.onnx_schema import DOMAIN, VERSION
 from deploydcn.ops import OPS
 from deploydcn.spec import OpSpec
+
+_EXPORT_FOLDER = Path(__file__).resolve().parent
 
 
 def lower_to_onnx_ops(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
@@ -83,11 +86,16 @@ def describe_node(node: torch.fx.Node) -> str:
     path, kind = stack[-1] if stack else ("", "")
     module = f"{path or 'the model'} ({str(kind).rpartition('.')[2]})" if kind else "the model"
     frames = re.findall(r'File "([^"]+)", line (\d+), in \w+\n\s*(.*)', node.meta.get("stack_trace") or "")
-    own = [frame for frame in frames if "/torch/" not in frame[0]]
+    own = [frame for frame in frames if _is_users(frame[0])]
     if not own:
         return module
     file, number, source = own[-1]
     return f"{module}, {file.rpartition('/')[2]} line {number}: {source.strip()}"
+
+
+def _is_users(file: str) -> bool:
+    """Whether a source file is neither torch's, nor ours, nor generated code ("<string>")."""
+    return not file.startswith("<") and not any(part in file for part in ("/torch/", "/deploydcn/", str(_EXPORT_FOLDER)))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -99,14 +107,10 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _user_line(error: Exception) -> str:
     """The deepest frame outside torch: 'model.py line 12: if x.sum() > 0:'."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [
-        frame
-        for frame in frames
-        if "/torch/" not in frame.filename and "/deploydcn/" not in frame.filename and "/export/" not in frame.filename
-    ]
+    own = [frame for frame in frames if _is_users(frame.filename)]
     mentioned = re.findall(r'File "([^"]+)", line (\d+), in \w+\n\s*(.*)', str(error))
     if own:
         frame = own[-1]
         return f"{frame.filename.rpartition('/')[2]} line {frame.lineno}: {frame.line}"
-    outside = [item for item in mentioned if "/torch/" not in item[0]]
+    outside = [item for item in mentioned if _is_users(item[0])]
     return f"{outside[-1][0].rpartition('/')[2]} line {outside[-1][1]}: {outside[-1][2].strip()}" if outside else ""

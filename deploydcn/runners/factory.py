@@ -40,7 +40,7 @@ def build_model(name: str) -> BuiltModel:
     module = _module(location)
     factory = getattr(module, attribute, None)
     if not callable(factory):
-        offered = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        offered = [key for key, value in vars(module).items() if callable(value) and getattr(value, "__module__", "") == module.__name__]
         raise InvalidModel(f"{location} has no function {attribute!r}; it has {', '.join(offered) or 'none'}")
     try:
         result = factory()

@@ -1,0 +1,114 @@
+"""The command line: real processes, exit codes, JSON, and messages on standard error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.backend("ort")
+
+FACTORY = """
+import torch
+from deploydcn.nn import DeformConv2d
+def build():
+    torch.manual_seed(0)
+    layer = DeformConv2d(3, 5, 3, padding=1)
+    torch.nn.init.normal_(layer.offset_conv.weight, std=0.2)
+    return torch.nn.Sequential(layer, torch.nn.ReLU()), torch.randn(1, 3, 9, 11)
+def other():
+    model, example = build()
+    model[0].weight.data[2] *= 1.01
+    return model, example
+"""
+
+
+def deploydcn(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    code = "from deploydcn.cli import main; main()"
+    return subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli")
+    (path / "net.py").write_text(FACTORY)
+    done = deploydcn("export", "net.py:build", "-o", "net.onnx", "--dynamic", "input:0=n,2=h,3=w", "--json", cwd=path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["operators"] == {"deploydcn::DeformConv2d": 1}
+    assert report["inputs"] == ["input: float32[nx3xhxw]"]
+    assert len(report["checks"]) == 2
+    return path
+
+
+def test_verify_passes_on_the_same_numbers(folder: Path) -> None:
+    done = deploydcn("verify", "net.py:build", "net.onnx", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "PASS" in done.stdout
+
+
+def test_verify_fails_on_others(folder: Path) -> None:
+    done = deploydcn("verify", "net.py:other", "net.onnx", "--json", cwd=folder)
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    assert report["passed"] is False
+    assert report["cases"][0]["outputs"][0]["worst_channel"] > 1e-3
+
+
+def test_run_writes_what_verify_reads(folder: Path) -> None:
+    np.savez(folder / "in.npz", input=np.random.default_rng(0).standard_normal((2, 3, 7, 8)).astype(np.float32))
+    done = deploydcn("run", "net.onnx", "--input", "in.npz", "-o", "out.npz", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert np.load(folder / "out.npz")["output"].shape == (2, 5, 7, 8)
+    assert deploydcn("verify", "net.py:build", "net.onnx", "--input", "in.npz", cwd=folder).returncode == 0
+    eager = deploydcn("run", "net.py:build", "--backend", "torch", "--json", cwd=folder)
+    assert json.loads(eager.stdout)["outputs"]["output"]["shape"] == [1, 5, 9, 11]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "net.onnx"], "input input: float32[nx3xhxw] has dynamic sizes; give its shape, as in --shape input="),
+        (["run", "net.onnx", "--shape", "input=1x3"], "has shape [1, 3]; wanted input: float32[nx3xhxw]"),
+        (["run", "net.onnx", "--shape", "input:1x3"], "--shape 'input:1x3'; wanted NAME=SIZExSIZE"),
+        (["run", "none.onnx"], "none.onnx does not exist; wanted an ONNX file"),
+        (["run", "net.py"], "net.py is not an ONNX model"),
+        (["run", "net.onnx", "--input", "net.py"], "net.py is not a readable .npz file"),
+        (["run", "net.onnx", "--backend", "tpu"], "backend is 'tpu'; wanted one of torch, ort"),
+        (["run", "net.onnx", "--shape", "input=1x3x8x8", "-o", "no/such/folder.npz"], "folder no/such does not exist"),
+        (["export", "net.py:missing", "-o", "m.onnx"], "has no function 'missing'; it has build, other"),
+        (["export", "net.py:build", "-o", "m.onnx", "--dynamic", "input=n"], "--dynamic 'input=n'; wanted INPUT:AXIS=NAME"),
+        (["export", "net.py:build", "-o", "m.onnx", "--opset", "17"], "opset is 17; wanted 19 to 25"),
+        (["export", "net.py:build", "-o", "m.onnx", "--target", "tflite"], "target is 'tflite'; wanted one of ort, standard"),
+        (["verify", "net.py:build", "none.onnx"], "none.onnx does not exist"),
+    ],
+)
+def test_mistakes_end_in_one_sentence_and_exit_code_2(folder: Path, arguments: list[str], message: str) -> None:
+    before = sorted(folder.rglob("*.onnx"))
+    done = deploydcn(*arguments, cwd=folder)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(folder.rglob("*.onnx")) == before
+
+
+def test_doctor_finds_the_installation_healthy(folder: Path) -> None:
+    done = deploydcn("doctor", "--json", cwd=folder)
+    findings = {finding["subject"]: finding for finding in json.loads(done.stdout)}
+    assert done.returncode == 0
+    assert findings["ONNX Runtime operators"]["state"] == "ok"
+
+
+def test_doctor_notices_both_onnxruntimes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from deploydcn import doctor
+
+    real = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda package: "1.31.1" if package == "onnxruntime-gpu" else real(package))
+    broken = [finding for finding in doctor.examine() if finding.state == "broken"]
+    assert len(broken) == 1
+    assert "are installed over each other" in broken[0].detail
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in broken[0].fix

@@ -1,0 +1,108 @@
+"""Rules of the house: dependencies point one way, and the base installation stays light."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# What each room of the package may import, besides the leaf modules at the top.
+ALLOWED = {
+    "ops": {"ops"},
+    "nn": {"ops", "nn"},
+    "runners": {"ops", "runners"},
+    "parity": {"runners", "parity"},
+    "export": {"ops", "nn", "runners", "parity", "export"},
+    "vision": {"vision"},
+    "cli": {"ops", "runners", "parity", "export", "vision", "cli"},
+}
+LEAVES = {"errors", "_lazy", "files", "spec", "libraries", "environment", "onnx_schema", "doctor"}
+
+
+def imported_rooms(path: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "deploydcn" else [node.module]
+        rooms |= {name.split(".")[1] for name in names if name.startswith("deploydcn.")}
+    return rooms
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_rooms_import_only_what_lies_below(room: str) -> None:
+    files = list((ROOT / "deploydcn" / room).rglob("*.py"))
+    assert files
+    for path in files:
+        foreign = imported_rooms(path) - ALLOWED[room] - LEAVES
+        assert not foreign, f"{path.relative_to(ROOT)} imports {foreign}"
+
+
+def test_kernels_know_no_runtime() -> None:
+    """core and ops include neither ONNX Runtime, TensorRT nor torch, and not the adapters above them."""
+    files = [path for folder in ("core", "ops") for path in (ROOT / "plugins" / folder).rglob("*") if path.suffix in (".h", ".cc", ".inl")]
+    assert len(files) > 15
+    for path in files:
+        for include in re.findall(r'#include [<"]([^>"]+)[>"]', path.read_text()):
+            allowed = include.startswith(("core/", "ops/", "sanitizer/")) or ("/" not in include and not include.endswith(".h"))
+            assert allowed, f"{path.relative_to(ROOT)} includes {include}"
+
+
+LIGHT = """
+import sys
+allowed = {"numpy", "onnx", "google", "ml_dtypes", "typing_extensions", "typer", "click", "rich", "markdown_it", "mdurl", "pygments",
+           "shellingham", "annotated_doc", "pydantic", "pydantic_core", "annotated_types", "typing_inspection", "deploydcn"}
+refused = []
+class Gate:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top in allowed or top in sys.stdlib_module_names or top.startswith("_"):
+            return None
+        refused.append(top)
+        raise ModuleNotFoundError(f"No module named {top!r}", name=top)
+sys.meta_path.insert(0, Gate())
+import deploydcn
+heavy = {"torch", "onnxruntime", "torchvision"} & set(sys.modules)
+assert not heavy, heavy
+from deploydcn.cli import app
+from typer.testing import CliRunner
+for arguments in ([], ["export"], ["verify"], ["run"], ["doctor"]):
+    result = CliRunner().invoke(app, [*arguments, "--help"])
+    assert result.exit_code == 0, (arguments, result.output, result.exception)
+for call, extra in ((lambda: deploydcn.load("m.onnx"), "cpu"), (lambda: deploydcn.load("m.py:f", "torch"), "export"),
+                    (lambda: deploydcn.export_onnx(None, None, "m.onnx"), "export")):
+    try:
+        call()
+    except deploydcn.MissingDependency as error:
+        assert f"pip install 'deploydcn[{extra}]'" in str(error), error
+    else:
+        raise AssertionError("no MissingDependency")
+print("light")
+"""
+
+
+def test_import_and_help_need_the_base_dependencies_only() -> None:
+    """The same in a real bare environment: tests/test_packaging.py."""
+    done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True)
+    assert done.stdout.strip() == "light", done.stderr
+
+
+def test_files_stay_short() -> None:
+    sources = [*(ROOT / "deploydcn").rglob("*.py"), *(ROOT / "export").rglob("*.py"), *(ROOT / "plugins").rglob("*.cc")]
+    long = {path.name: count for path in sources if (count := len(path.read_text().splitlines())) > 420}
+    assert not long
+
+
+def test_nothing_tells_where_it_was_made() -> None:
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    pattern = re.compile("/" + "work/|/" + "root/|/" + "home/")
+    for name in files:
+        path = ROOT / name
+        if path.is_file() and not path.is_symlink() and path.suffix not in (".npz", ".onnx", ".png"):
+            assert not pattern.search(path.read_text()), name
