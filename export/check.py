@@ -90,7 +90,8 @@ def _check(
         got = runner.run(arrays)
         outputs = compare(wanted, dict(zip(wanted, got.values(), strict=True)))
     except (InvalidArgument, RuntimeFailure) as error:
-        raise ExportError(f"{blame}the file does not run at {label} {shapes}: {error}; no file was written") from error
+        advice = "no file was written; give another example, or check=False"
+        raise ExportError(f"{blame}the file cannot be checked at {label} {shapes}: {error}; {advice}") from error
     dtypes = [array.dtype.name for array in (*wanted.values(), *arrays.values()) if array.dtype.name in PRECISION]
     tolerance = default_tolerance(min(dtypes, key=lambda name: PRECISION[name], default="float32")).relative
     note = ""
@@ -121,4 +122,6 @@ def _mismatch(blame: str, label: str, outputs: Sequence[OutputComparison], toler
     worst = max(outputs, key=lambda output: (bool(output.mismatch), output.worst_channel))
     what = worst.mismatch or f"{worst.worst_channel:.3g} of its scale (max abs {worst.max_abs:.3g}), allowed {tolerance:.3g}"
     rounding = "" if noise is None else f"; float32 rounding alone gives {noise:.2g}"
+    if noise is not None and noise > LARGEST_NOISE:
+        rounding += ": at this input the model turns rounding into other results; give an example it is stable on, or check=False"
     return f"{blame}at {label} the file's output {worst.name!r} differs from PyTorch: {what}{rounding}; no file was written"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from deploydcn.errors import InvalidArgument
+from deploydcn.parity.detections import align_detections
 
 CHANNEL_FLOOR = 1e-4
 """A channel's scale is at least this part of the whole output's: channels that hold rounding noise only do not count."""
@@ -45,7 +46,7 @@ class OutputComparison:
 
 
 def compare(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np.ndarray]) -> list[OutputComparison]:
-    """Compare two runs output by output: by name where the names agree, else in order.
+    """Compare two runs output by output: by name where the names agree, else in order. Detections are compared as a set.
 
     Raises:
         InvalidArgument: different numbers of outputs, or nothing to compare: an empty comparison is no success.
@@ -56,6 +57,8 @@ def compare(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np.ndar
             f"the candidate {len(candidate)} ({', '.join(candidate)}); wanted as many"
         )
     by_name = set(reference) == set(candidate)
+    if by_name:
+        candidate = align_detections(reference, candidate)
     pairs = [
         (name, reference[name], candidate[name] if by_name else other) for name, other in zip(reference, candidate.values(), strict=True)
     ]

@@ -1,9 +1,9 @@
-"""torchvision: its deform_conv2d operator, and the batched NMS of its detectors."""
+"""torchvision: its deform_conv2d operator, and the parts of its detectors that depend on the number of boxes."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -60,16 +60,37 @@ def _batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: flo
     return kept
 
 
+def _multiscale_roi_align(
+    x_filtered: list[Tensor], boxes: list[Tensor], output_size: Sequence[int], sampling_ratio: int, scales: list[float], mapper: Any
+) -> Tensor:
+    """Pool every box from its level of the pyramid: torchvision's function, with a symbolic number of boxes."""
+    from torchvision.ops import roi_align
+
+    counts = [box[:, :1] for box in boxes]
+    images = torch.cat([torch.full_like(count, index) for index, count in enumerate(counts)])
+    rois = torch.cat([images, torch.cat(boxes)], dim=1)
+    if len(x_filtered) == 1:
+        pooled: Tensor = roi_align(x_filtered[0], rois, output_size, scales[0], sampling_ratio)
+        return pooled
+    levels = mapper(boxes)
+    result = x_filtered[0].new_zeros((rois.shape[0], x_filtered[0].shape[1], *output_size))
+    for level, (feature, scale) in enumerate(zip(x_filtered, scales, strict=False)):
+        chosen = torch.where(levels == level)[0]
+        result = result.index_put((chosen,), roi_align(feature, rois[chosen], output_size, scale, sampling_ratio))
+    return result
+
+
 @contextlib.contextmanager
 def _patch() -> Iterator[None]:
     import torchvision.ops.boxes as boxes
+    import torchvision.ops.poolers as poolers
 
-    original = boxes.batched_nms
-    boxes.batched_nms = _batched_nms
+    originals = boxes.batched_nms, poolers._multiscale_roi_align
+    boxes.batched_nms, poolers._multiscale_roi_align = _batched_nms, _multiscale_roi_align
     try:
         yield
     finally:
-        boxes.batched_nms = original
+        boxes.batched_nms, poolers._multiscale_roi_align = originals
 
 
 FRONTEND = Frontend("torchvision", patch=_patch, decompositions=_decompositions)

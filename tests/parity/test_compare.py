@@ -129,3 +129,22 @@ def test_random_inputs_are_seeded_and_need_sizes() -> None:
         random_inputs(infos)
     with pytest.raises(InvalidArgument, match="no input named 'y'"):
         random_inputs(infos, {"y": (1,)})
+
+
+def detections(order: list[int]) -> dict[str, np.ndarray]:
+    boxes = np.array([[0, 0, 10, 10], [20, 0, 40, 10], [0, 30, 10, 60], [50, 50, 90, 90]], np.float32)
+    scores, labels = np.array([0.9, 0.5, 0.5, 0.1], np.float32), np.array([1, 2, 1, 2])
+    return {"boxes": boxes[order], "scores": scores[order], "labels": labels[order], "masks": np.arange(4.0)[order]}
+
+
+def test_detections_are_compared_as_a_set() -> None:
+    reference, reordered = detections([0, 1, 2, 3]), detections([0, 2, 1, 3])
+    assert all(output.passes(0) for output in compare(reference, reordered))
+    moved = detections([0, 2, 1, 3])
+    moved["boxes"][1] += 3
+    assert not all(output.passes(1e-3) for output in compare(reference, moved))
+    relabelled = detections([0, 2, 1, 3])
+    relabelled["labels"][0] = 2
+    assert not all(output.passes(1e-3) for output in compare(reference, relabelled))
+    fewer = {name: value[:3] for name, value in reference.items()}
+    assert all(output.mismatch for output in compare(reference, fewer))
