@@ -52,14 +52,22 @@ def export_onnx(
             file does not compute what the model does: no file is written.
         MissingDependency: torch, onnxscript or, for the check, onnxruntime is not installed.
     """
-    if target not in TARGETS:
+    if not isinstance(target, str) or target not in TARGETS:
         raise InvalidArgument(f"target is {target!r}; wanted one of {', '.join(TARGETS)}")
     opset = DEFAULT_OPSET if opset is None else opset
-    if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
+    if not isinstance(opset, int) or not OLDEST_OPSET <= opset <= NEWEST_OPSET:
         raise InvalidArgument(
             f"opset is {opset}; wanted {OLDEST_OPSET} to {NEWEST_OPSET}: DeformConv exists from opset 19 on, "
             "and older files with it are invalid; leave opset out"
         )
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise InvalidArgument(f"kwargs is {kwargs!r}; wanted a dict of keyword arguments by name")
+    if output_names is not None:
+        names = [output_names] if isinstance(output_names, str) else list(output_names)
+        if not all(isinstance(name, str) and name for name in names) or len(set(names)) != len(names):
+            raise InvalidArgument(f"output_names is {output_names!r}; wanted a list of distinct names")
+    if not isinstance(path, str | os.PathLike):
+        raise InvalidArgument(f"path is {path!r}; wanted a file name")
     for package in ("torch", "torchvision", "onnxscript"):
         lazy_import(package, extra="export")
     if check:

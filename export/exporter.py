@@ -18,6 +18,7 @@ import onnx
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
+from torch.utils import _pytree as pytree
 
 from deploydcn.errors import ExportError, InternalError, InvalidArgument
 from deploydcn.export import frontends, graph
@@ -30,7 +31,7 @@ from deploydcn.files import replace_on_success
 from deploydcn.onnx_schema import DOMAIN, register_schemas
 from deploydcn.runners import TensorInfo
 from deploydcn.runners.deployed import deployed
-from deploydcn.runners.signature import positional_names
+from deploydcn.runners.signature import name_outputs, positional_names
 from deploydcn.runners.torch_runner import TorchRunner
 
 EXTERNAL_DATA_THRESHOLD = 1_800_000_000
@@ -57,7 +58,7 @@ class Export:
         self.reference = TorchRunner(model, example_args=args, example_kwargs=kwargs)
         self.module = self.reference.model
         arguments = {**dict(zip(positional_names(self.module, len(args)), args, strict=True)), **kwargs}
-        self.dynamic = parse_dynamic_shapes(dynamic_shapes, arguments)
+        self.dynamic = parse_dynamic_shapes(dynamic_shapes, arguments, self.reference.signature.names)
         self.notes: list[str] = []
 
     def run(self, path: str | os.PathLike[str], *, check: bool) -> ExportReport:
@@ -67,9 +68,9 @@ class Export:
         if self.module.training:
             self.notes.append("exported in eval mode; the model itself stays in training mode")
         with deployed(self.module), replace_on_success(path) as temporary:
-            outputs = self.reference.call(self.reference.signature.tensors())
+            outputs = self._call_reference()
             model = self._translate(self._capture())
-            self._name(model, list(outputs))
+            self._name(model, outputs)
             self.notes += TARGETS[self.target].rewrite(model)
             _finish(model, self.opset)
             _save(model, temporary)
@@ -88,6 +89,22 @@ class Export:
             tuple(self.notes),
         )
 
+    def _call_reference(self) -> list[str]:
+        """Names of the model's outputs, which must all be tensors or None."""
+        tensors = {name: tensor.clone() for name, tensor in self.reference.signature.tensors().items()}
+        args, kwargs = self.reference.signature.call_arguments(tensors)
+        with torch.no_grad():
+            try:
+                result = self.module(*args, **kwargs)
+            except Exception as error:
+                raise ExportError(f"the model itself fails on the example: {type(error).__name__}: {error}") from error
+        names = list(name_outputs(result))
+        for path, leaf in pytree.tree_flatten_with_path(result)[0]:
+            if leaf is not None and not isinstance(leaf, torch.Tensor):
+                where = pytree.keystr(path)
+                raise ExportError(f"output {where} is a {type(leaf).__name__}; a file returns tensors only; leave it out or make it one")
+        return names
+
     def _capture(self) -> torch.export.ExportedProgram:
         tensors = self.reference.signature.tensors()
         example = grown(tensors, self.dynamic.axes)
@@ -102,11 +119,16 @@ class Export:
 
     def _translate(self, program: torch.export.ExportedProgram) -> ir.Model:
         with torch.no_grad(), _quiet():
+            programs = [program]
             try:
                 lowered = lower_to_onnx_ops(program)
+                programs.append(lowered)
+                _refuse_state(lowered)
                 result = torch.onnx.export(lowered, dynamo=True, opset_version=self.opset, verbose=False)
+            except ExportError:
+                raise
             except Exception as error:
-                raise explain_translation_failure(error, program) from error
+                raise explain_translation_failure(error, programs) from error
         if result is None:
             raise InternalError("torch.onnx.export returned no program")
         model: ir.Model = result.model
@@ -124,8 +146,7 @@ class Export:
             outputs = list(self.output_names)
         if len(model.graph.outputs) != len(outputs):
             raise ExportError(f"the traced graph returns {len(model.graph.outputs)} tensors; the model returns {len(outputs)}")
-        clash = set(names) & set(outputs)
-        outputs = [f"{name}_out" if name in clash else name for name in outputs]
+        outputs = _distinct(outputs, taken=set(names))
         graph.name_inputs(model, names)
         graph.name_outputs(model, outputs)
         symbols: dict[str, str] = {}
@@ -136,6 +157,28 @@ class Export:
             if isinstance(dimension, ir.SymbolicDim) and dimension.value and dimension.value.isidentifier() and axis.name:
                 symbols[dimension.value] = axis.name
         graph.rename_dimensions(model, symbols)
+
+
+def _refuse_state(program: torch.export.ExportedProgram) -> None:
+    """A file keeps no state: buffers that forward changes would freeze at their present values."""
+    changed = list(program.graph_signature.buffers_to_mutate.values())
+    if changed:
+        raise ExportError(
+            f"forward changes {', '.join(changed)}; an ONNX file keeps no state between runs; "
+            "make that conditional on self.training, or pass the state in and out"
+        )
+
+
+def _distinct(names: Sequence[str], *, taken: set[str]) -> list[str]:
+    """Output names that repeat neither an input's nor each other's."""
+    result: list[str] = []
+    for name in names:
+        unique, count = name, 1
+        while unique in taken or unique in result or (unique != name and unique in names):
+            unique = f"{name}_out" if count == 1 else f"{name}_out{count}"
+            count += 1
+        result.append(unique)
+    return result
 
 
 def _as_torch_wants(dynamic: DynamicShapes, module: torch.nn.Module, args: tuple[Any, ...]) -> Any:

@@ -29,9 +29,10 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
 
 
 def only_consumer(value: ir.Value) -> ir.Node | None:
-    """The node that alone uses a value; None when there are several, none, or the value is a graph output."""
+    """The node that alone uses a value; None when there are several, none, one in a subgraph, or the value is a graph output."""
     uses = list(value.uses())
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+    alone = len(uses) == 1 and not value.is_graph_output() and value.producer() is not None
+    return uses[0].node if alone and uses[0].node.graph is value.producer().graph else None  # type: ignore[union-attr]
 
 
 def input_at(node: ir.Node, index: int) -> ir.Value | None:
@@ -126,6 +127,8 @@ def _activation_after(conv: ir.Node) -> tuple[str, list[ir.Node]] | None:
     if output.is_graph_output():
         return None
     users = [use.node for use in output.uses()]
+    if any(user.graph is not conv.graph for user in users):
+        return None  # in a branch of an If: it may not run
     if len(users) == 1 and users[0].op_type == "Relu" and users[0].domain == "":
         return "relu", users
     if len(users) == 1 and users[0].op_type == "Clip" and users[0].domain == "":
@@ -215,9 +218,12 @@ def rename_dimensions(model: ir.Model, names: dict[str, str]) -> None:
     for value in values:
         if value.shape is None:
             continue
-        for index, dimension in enumerate(value.shape):
-            if isinstance(dimension, ir.SymbolicDim) and dimension.value is not None:
-                value.shape[index] = pattern.sub(lambda match: names[match.group(0)], dimension.value)
+        value.shape = ir.Shape(
+            pattern.sub(lambda match: names[match.group(0)], dimension.value)
+            if isinstance(dimension, ir.SymbolicDim) and dimension.value is not None
+            else dimension
+            for dimension in value.shape
+        )
 
 
 def name_inputs(model: ir.Model, names: Sequence[str]) -> None:

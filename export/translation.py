@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def explain_capture_failure(error: Exception, model: torch.nn.Module) -> ExportE
     return ExportError(f"torch.export cannot trace {type(model).__name__}{where}: {type(error).__name__}: {reason}; {advice}")
 
 
-def explain_translation_failure(error: Exception, program: torch.export.ExportedProgram) -> ExportError:
+def explain_translation_failure(error: Exception, programs: Sequence[torch.export.ExportedProgram]) -> ExportError:
     """torch.onnx failed: name the operator, the module that uses it and the line."""
     text = "".join(str(cause) for cause in _causes(error))
     match = re.search(r"OpOverload\(op='([\w:.]+)'", text) or re.search(r"No decompositions registered for.*?([\w]+\.[\w.]+)", text)
@@ -72,7 +72,8 @@ def explain_translation_failure(error: Exception, program: torch.export.Exported
         reason = next((line for cause in list(_causes(error))[::-1] for line in str(cause).splitlines() if line.strip()), "")
         return ExportError(f"PyTorch's ONNX exporter failed: {reason}; try a newer torch and onnxscript")
     operator = match.group(1).replace("::", ".")
-    uses = [node for node in program.graph.nodes if node.op == "call_function" and str(node.target).startswith(operator)]
+    nodes = [node for program in programs for node in program.graph.nodes if node.op == "call_function"]
+    uses = [node for node in nodes if str(node.target).startswith(operator)]
     places = sorted({describe_node(node) for node in uses})
     return ExportError(
         f"operator {operator} has no ONNX translation; used by {'; '.join(places) or 'the model'}; "
@@ -85,7 +86,7 @@ def describe_node(node: torch.fx.Node) -> str:
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     path, kind = stack[-1] if stack else ("", "")
     module = f"{path or 'the model'} ({str(kind).rpartition('.')[2]})" if kind else "the model"
-    frames = re.findall(r'File "([^"]+)", line (\d+), in \w+\n\s*(.*)', node.meta.get("stack_trace") or "")
+    frames = re.findall(r'File "([^"]+)", line (\d+), in [^\n]+\n\s*(.*)', node.meta.get("stack_trace") or "")
     own = [frame for frame in frames if _is_users(frame[0])]
     if not own:
         return module
@@ -108,7 +109,7 @@ def _user_line(error: Exception) -> str:
     """The deepest frame outside torch: 'model.py line 12: if x.sum() > 0:'."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if _is_users(frame.filename)]
-    mentioned = re.findall(r'File "([^"]+)", line (\d+), in \w+\n\s*(.*)', str(error))
+    mentioned = re.findall(r'File "([^"]+)", line (\d+), in [^\n]+\n\s*(.*)', str(error))
     if own:
         frame = own[-1]
         return f"{frame.filename.rpartition('/')[2]} line {frame.lineno}: {frame.line}"

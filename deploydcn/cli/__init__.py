@@ -36,3 +36,7 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception:
+        Console(stderr=True).print_exception(max_frames=8)
+        print("bug in deploydcn, please report it with the lines above", file=sys.stderr)
+        sys.exit(3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -26,10 +28,11 @@ def command(
     lazy_import("torch", extra="export")
     from deploydcn.runners.factory import build_model
 
-    built = build_model(model)
+    with contextlib.redirect_stdout(sys.stderr):  # what a factory prints is not part of the result
+        built = build_model(model)
     if not built.has_example:
         raise InvalidArgument(f"{model} returned a model without example inputs; return (model, example_inputs)")
-    with console.status(f"exporting {model}", spinner="dots") if not as_json else _nothing():
+    with console.status(f"exporting {model}", spinner="dots") if not as_json else contextlib.nullcontext():
         report = export_onnx(
             built.model,
             built.args,
@@ -53,11 +56,3 @@ def command(
     for note in report.notes:
         console.print(f"  {note}")
     console.print(report.summary())
-
-
-class _nothing:  # noqa: N801
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None

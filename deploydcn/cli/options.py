@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
-from zipfile import BadZipFile
 
 import numpy as np
 import typer
@@ -17,11 +17,11 @@ from rich.table import Table
 from deploydcn.errors import InvalidArgument
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output, nothing else.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the random inputs.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the random inputs.")]
 Shapes = Annotated[list[str] | None, typer.Option("--shape", help="Shape of a random input, as in x=1x3x640x640. Repeatable.")]
 InputFile = Annotated[Path | None, typer.Option("--input", help="An .npz file with one array per input, by name.")]
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False)
 
 
 def print_json(value: Any) -> None:
@@ -35,8 +35,10 @@ def parse_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
     for text in texts or ():
         name, separator, sizes = text.rpartition("=")
         parts = sizes.split("x")
-        if not separator or not name or not all(part.isdigit() for part in parts):
+        if not separator or not name or not all(re.fullmatch("[0-9]+", part) for part in parts):
             raise InvalidArgument(f"--shape {text!r}; wanted NAME=SIZExSIZE..., as in x=1x3x640x640")
+        if name in shapes:
+            raise InvalidArgument(f"--shape names {name!r} twice; give it once")
         shapes[name] = tuple(map(int, parts))
     return shapes
 
@@ -47,9 +49,9 @@ def parse_dynamic(texts: Sequence[str] | None) -> dict[str, dict[int, str]] | No
     for text in texts or ():
         name, separator, axes = text.partition(":")
         pairs = [item.partition("=") for item in axes.split(",")]
-        if not separator or not all(axis.lstrip("-").isdigit() and symbol.isidentifier() for axis, _, symbol in pairs):
+        if not separator or not all(re.fullmatch("-?[0-9]+", axis) and symbol.isidentifier() for axis, _, symbol in pairs):
             raise InvalidArgument(f"--dynamic {text!r}; wanted INPUT:AXIS=NAME,..., as in x:0=n,2=h,3=w")
-        shapes[name] = {int(axis): symbol for axis, _, symbol in pairs}
+        shapes.setdefault(name, {}).update({int(axis): symbol for axis, _, symbol in pairs})
     return shapes or None
 
 
@@ -58,11 +60,14 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise InvalidArgument(f"{path} does not exist; wanted an .npz file with one array per input")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if isinstance(arrays, np.ndarray):
-                raise InvalidArgument(f"{path} holds one unnamed array; wanted an .npz file, as numpy.savez(path, x=...) writes")
+        arrays = np.load(path, allow_pickle=False)
+        if isinstance(arrays, np.ndarray):
+            raise InvalidArgument(f"{path} holds one unnamed array; wanted an .npz file, as numpy.savez(path, x=...) writes")
+        with arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (BadZipFile, ValueError, OSError, EOFError) as error:
+    except InvalidArgument:
+        raise
+    except Exception as error:  # NumPy lets zip, zlib, tokenizer and value errors through
         raise InvalidArgument(f"{path} is not a readable .npz file: {error}") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,15 @@ def four_sides(value: Pair) -> list[int]:
     if len(items) not in (1, 2, 4):
         raise InvalidArgument(f"padding is {items}; wanted one number, two (h, w) or four (top, left, bottom, right)")
     return items * (4 // len(items))
+
+
+def _autocast(input: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
+    """Under torch.autocast, tensors in its type, as torch's own convolutions take them; offsets stay precise."""
+    device = input.device.type
+    if not torch.is_autocast_enabled(device) or input.dtype == torch.float64:
+        return input, *others
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(None if tensor is None else tensor.to(dtype) for tensor in (input, *others))
 
 
 def deform_conv2d(
@@ -64,6 +74,9 @@ def deform_conv2d(
     Raises:
         InvalidArgument: shapes, dtypes or options do not fit.
     """
+    input, weight, bias, mask = _autocast(input, weight, bias, mask)
+    if offset.dtype != input.dtype:
+        offset = offset.float()
     output: Tensor = torch.ops.deploydcn.deform_conv2d(
         input,
         weight,
@@ -92,6 +105,7 @@ def grouped_conv2d(
     activation: str = "",
 ) -> Tensor:
     """Grouped (groups = C: depthwise) convolution with a fused activation; arguments as in `deform_conv2d`."""
+    input, weight, bias = _autocast(input, weight, bias)
     output: Tensor = torch.ops.deploydcn.grouped_conv2d(
         input, weight, bias, pair(stride, "stride"), four_sides(padding), pair(dilation, "dilation"), groups, activation
     )

@@ -73,6 +73,14 @@ def compare_arrays(name: str, reference: np.ndarray, candidate: np.ndarray) -> O
         return _incomparable(name, reference, f"shape {list(candidate.shape)}, wanted {list(reference.shape)}")
     if reference.size == 0:
         return OutputComparison(name, reference.shape, 0.0, 0.0, 0.0, 1.0, math.inf, None)
+    if _kind(reference) != _kind(candidate):
+        return _incomparable(name, reference, f"type {candidate.dtype}, wanted {reference.dtype}")
+    if _kind(reference) in ("whole", "bool"):
+        wrong = int(np.sum(reference != candidate))
+        if wrong:
+            return _incomparable(name, reference, f"{wrong} of {reference.size} whole numbers differ; wanted them equal")
+    if _kind(reference) == "complex":
+        reference, candidate = (np.stack([array.real, array.imag], -1) for array in (reference, candidate))
     expected, got = reference.astype(np.float64), candidate.astype(np.float64)
     finite = np.isfinite(expected)
     special = ~finite
@@ -94,6 +102,13 @@ def compare_arrays(name: str, reference: np.ndarray, candidate: np.ndarray) -> O
         sqnr_db=math.inf if noise == 0 else 10 * math.log10(signal / noise) if signal else -math.inf,
         top1=_top1(reference, candidate),
     )
+
+
+def _kind(array: np.ndarray) -> str:
+    """What is compared alike: any floating-point types with each other, whole numbers and booleans exactly."""
+    if array.dtype.kind in "iub":
+        return "whole" if array.dtype.kind in "iu" else "bool"
+    return "complex" if array.dtype.kind == "c" else "real"
 
 
 def _worst_channel(expected: np.ndarray, error: np.ndarray) -> float:

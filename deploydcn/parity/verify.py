@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from deploydcn.errors import InvalidArgument, UserError
+from deploydcn.errors import InvalidArgument
 from deploydcn.parity.compare import OutputComparison, compare
 from deploydcn.parity.tolerance import Tolerance, default_tolerance
 from deploydcn.runners import Runner, load
@@ -98,12 +98,16 @@ def verify(
     Raises:
         InvalidArgument: inputs do not fit, or there is nothing to compare.
     """
+    if isinstance(tolerance, int | float) and not tolerance >= 0:
+        raise InvalidArgument(f"tolerance is {tolerance}; wanted 0 or more, relative to a channel's scale")
+    if inputs is not None and (hasattr(inputs, "shape") or not hasattr(inputs, "__len__")):
+        raise InvalidArgument("inputs is one array or an iterator; wanted a dict by name, a list of arrays, or a list of dicts")
     expected, got = as_runner(reference), as_runner(candidate)
     cases = []
     dtypes: set[str] = set()
     sets = list(_input_sets(expected, got, inputs, seed))
     for label, arrays in track(sets, "comparing", disable=not progress or len(sets) < 2):
-        wanted, actual = _run(expected, arrays), _run(got, arrays)
+        wanted, actual = expected.run(arrays), _run_like(expected, got, arrays)
         dtypes |= {array.dtype.name for array in (*wanted.values(), *actual.values(), *arrays.values()) if array.dtype.name in PRECISION}
         shapes = {name: array.shape for name, array in arrays.items()}
         cases.append(ParityCase(label, shapes, tuple(compare(wanted, actual))))
@@ -122,6 +126,8 @@ def random_inputs(
     Raises:
         InvalidArgument: a dynamic size without a shape for its input.
     """
+    if not isinstance(seed, int) or seed < 0:
+        raise InvalidArgument(f"seed is {seed!r}; wanted a whole number, 0 or more")
     rng = np.random.default_rng(seed)
     shapes = shapes or {}
     unknown = set(shapes) - {info.name for info in infos}
@@ -172,10 +178,9 @@ def _input_sets(
         yield "given", {name: as_array(value) for name, value in zip(names, inputs, strict=True)}
 
 
-def _run(runner: Runner, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Feed by name where the runner knows the names, else in order."""
-    if {info.name for info in runner.inputs} == set(arrays):
+def _run_like(reference: Runner, runner: Runner, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Feed the candidate what the reference got: by name where the names agree, else in the reference's order."""
+    names = [info.name for info in reference.inputs]
+    if {info.name for info in runner.inputs} == set(names):
         return runner.run(arrays)
-    if len(runner.inputs) != len(arrays):
-        raise UserError(f"{runner.name} takes {', '.join(map(str, runner.inputs))}; got {', '.join(arrays)}")
-    return runner.run(list(arrays.values()))
+    return runner.run([arrays[name] for name in names])

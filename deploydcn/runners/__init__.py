@@ -26,15 +26,15 @@ def load(model: Any, backend: str = "ort", **options: Any) -> Runner:
         InvalidArgument: an unknown backend.
         InvalidModel, RuntimeFailure, MissingDependency: the model cannot be loaded.
     """
+    if backend not in BACKENDS:
+        raise InvalidArgument(f"backend is {backend!r}; wanted one of {', '.join(BACKENDS)}")
     if backend == "ort":
         from deploydcn.runners.ort_runner import OrtRunner
 
         return OrtRunner(model, **options)
-    if backend == "torch":
-        from deploydcn._lazy import lazy_import
+    from deploydcn._lazy import lazy_import
 
-        lazy_import("torch", extra="export")
-        from deploydcn.runners.torch_runner import TorchRunner
+    lazy_import("torch", extra="export")
+    from deploydcn.runners.torch_runner import TorchRunner
 
-        return TorchRunner.load(model, **options)
-    raise InvalidArgument(f"backend is {backend!r}; wanted one of {', '.join(BACKENDS)}")
+    return TorchRunner.load(model, **options)

@@ -70,12 +70,21 @@ def arrays_for(infos: Sequence[TensorInfo], inputs: Inputs) -> dict[str, np.ndar
 
 def as_array(value: Any) -> np.ndarray:
     """A NumPy array of anything array-like, torch tensors included."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
-    return np.asarray(value)
+    try:
+        if hasattr(value, "detach"):
+            value = value.detach().cpu().resolve_conj().resolve_neg()
+            value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()  # NumPy has no bfloat16
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidArgument(f"got a {type(value).__name__} that is no dense array: {error}") from error
+    if array.dtype == object:
+        raise InvalidArgument(f"got {value!r}; wanted an array of numbers")
+    return array
 
 
 def _by_order(infos: Sequence[TensorInfo], inputs: Sequence[Any]) -> dict[str, Any]:
+    if not hasattr(inputs, "__len__"):
+        raise InvalidArgument(f"inputs is {inputs!r}; wanted a dict of arrays by name, or a list in the order of {_listing(infos)}")
     if hasattr(inputs, "shape"):
         raise InvalidArgument("inputs is one array; wanted a sequence or a dict of arrays; put it in a list")
     if len(inputs) != len(infos):
@@ -92,7 +101,7 @@ def _checked(info: TensorInfo, array: np.ndarray) -> np.ndarray:
         )
         if not fits:
             raise InvalidArgument(f"input {info.name!r} has shape {list(array.shape)}; wanted {info}")
-    return np.ascontiguousarray(array)
+    return np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")  # ascontiguousarray would make scalars arrays
 
 
 def _listing(infos: Sequence[TensorInfo]) -> str:

@@ -30,8 +30,9 @@ def unwrap(model: Any) -> Any:
 
 @contextlib.contextmanager
 def deployed(model: torch.nn.Module) -> Iterator[None]:
-    """The model in eval mode and in its deployed behaviour; every flag is restored on exit."""
+    """The model in eval mode and in its deployed behaviour; every flag and buffer is restored on exit."""
     training = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer._version, buffer.detach().clone()) for buffer in model.buffers()]
     attributes: list[tuple[torch.nn.Module, str, bool, Any]] = []
     try:
         model.eval()
@@ -49,3 +50,7 @@ def deployed(model: torch.nn.Module) -> Iterator[None]:
                 delattr(module, name)
         for module, flag in training:
             module.training = flag
+        with torch.no_grad():
+            for buffer, version_before, value in buffers:
+                if buffer._version != version_before:
+                    buffer.copy_(value)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from deploydcn._lazy import lazy_import
-from deploydcn.errors import InvalidModel, RuntimeFailure
+from deploydcn.errors import InvalidArgument, InvalidModel, RuntimeFailure
 from deploydcn.libraries import register_ort_ops
 from deploydcn.runners.base import Inputs, TensorInfo, arrays_for
 
@@ -40,12 +40,17 @@ class OrtRunner:
         providers: Sequence[str] = ("CPUExecutionProvider",),
     ) -> None:
         ort = lazy_import("onnxruntime", extra="cpu")
+        source, label = _source(model)
+        missing = [provider for provider in providers if provider not in ort.get_available_providers()]
+        if missing:
+            raise InvalidArgument(
+                f"no execution provider {', '.join(missing)}; this onnxruntime has {', '.join(ort.get_available_providers())}"
+            )
         options = ort.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:
             options.intra_op_num_threads = threads
         register_ort_ops(options, replace_standard=replace_standard)
-        source, label = _source(model)
         try:
             self._session = ort.InferenceSession(source, options, providers=list(providers))
         except Exception as error:  # ONNX Runtime's exception classes share no base of their own
@@ -70,15 +75,20 @@ def _source(model: str | os.PathLike[str] | onnx.ModelProto | bytes) -> tuple[st
         return model.SerializeToString(), model.graph.name or "model"
     if isinstance(model, bytes):
         return model, f"{len(model)} bytes"
+    if not isinstance(model, str | os.PathLike):
+        raise InvalidModel(
+            f"got a {type(model).__name__}; wanted an ONNX file, a ModelProto or its bytes; PyTorch models need backend='torch'"
+        )
     path = Path(model)
     if not path.is_file():
-        raise InvalidModel(f"{path} does not exist; wanted an ONNX file")
+        state = "is a folder" if path.is_dir() else "does not exist"
+        raise InvalidModel(f"{path} {state}; wanted an ONNX file")
     return str(path), path.name
 
 
 def _load_error(label: str, error: Exception) -> InvalidModel | RuntimeFailure:
     text = str(error)
-    if "Protobuf parsing failed" in text or "INVALID_PROTOBUF" in text or "ModelProto does not have a graph" in text:
+    if "Protobuf parsing failed" in text or "INVALID_PROTOBUF" in text or "No graph was found" in text or "does not have a graph" in text:
         return InvalidModel(f"{label} is not an ONNX model, or is truncated: {text}")
     return RuntimeFailure(f"onnxruntime refuses {label}: {text}")
 

@@ -57,7 +57,10 @@ def name_outputs(result: Any) -> dict[str, torch.Tensor]:
     paths, _ = pytree.tree_flatten_with_path(result)
     tensors = [(path, leaf) for path, leaf in paths if isinstance(leaf, torch.Tensor)]
     if not tensors:
-        raise InvalidArgument(f"the model returned {type(result).__name__} without a tensor in it; wanted tensors, in any nesting")
+        raise InvalidArgument(
+            f"the model returned {type(result).__name__} without a tensor in it; wanted tensors, nested in tuples, lists, dicts, "
+            "or dataclasses registered with torch.export.register_dataclass"
+        )
     if len(tensors) == 1 and not any(isinstance(key, pytree.MappingKey | pytree.GetAttrKey) for key in tensors[0][0]):
         return {"output": tensors[0][1]}
     names = _unique([_output_name(path) for path, _ in tensors])

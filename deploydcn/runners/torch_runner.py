@@ -79,7 +79,8 @@ class TorchRunner:
         Raises:
             RuntimeFailure: the module raised.
         """
-        args, kwargs = self.signature.call_arguments(tensors)
+        copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}  # forward may write to its inputs
+        args, kwargs = self.signature.call_arguments(copies)
         try:
             with deployed(self.model), torch.no_grad():
                 return name_outputs(self.model(*args, **kwargs))

@@ -27,6 +27,14 @@ def other():
 """
 
 
+def test_an_unexpected_exception_is_our_bug_and_exits_with_3(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(FACTORY)
+    code = "import deploydcn.cli.run as r; r.load = None; import deploydcn.cli as c; c.app.registered_commands; c.main()"
+    done = subprocess.run([sys.executable, "-c", code, "run", "m.onnx"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 3
+    assert "bug in deploydcn" in done.stderr
+
+
 def deploydcn(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     code = "from deploydcn.cli import main; main()"
     return subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True)
@@ -36,12 +44,12 @@ def deploydcn(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("cli")
     (path / "net.py").write_text(FACTORY)
-    done = deploydcn("export", "net.py:build", "-o", "net.onnx", "--dynamic", "input:0=n,2=h,3=w", "--json", cwd=path)
+    done = deploydcn("export", "net.py:build", "-o", "net.onnx", "--dynamic", "input:0=n", "--dynamic", "input:2=h,3=w", "--json", cwd=path)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["operators"] == {"deploydcn::DeformConv2d": 1}
     assert report["inputs"] == ["input: float32[nx3xhxw]"]
-    assert len(report["checks"]) == 2
+    assert len(report["checks"]) >= 2
     return path
 
 
@@ -84,6 +92,9 @@ def test_run_writes_what_verify_reads(folder: Path) -> None:
         (["export", "net.py:build", "-o", "m.onnx", "--dynamic", "input=n"], "--dynamic 'input=n'; wanted INPUT:AXIS=NAME"),
         (["export", "net.py:build", "-o", "m.onnx", "--opset", "17"], "opset is 17; wanted 19 to 25"),
         (["export", "net.py:build", "-o", "m.onnx", "--target", "tflite"], "target is 'tflite'; wanted one of ort, standard"),
+        (["run", "net.onnx", "--shape", "input=1x3x\u00b2x9"], "wanted NAME=SIZExSIZE"),
+        (["export", "net.py:build", "-o", "m.onnx", "--dynamic", "input:--1=n"], "wanted INPUT:AXIS=NAME"),
+        (["run", "."], ". is a folder; wanted an ONNX file"),
         (["verify", "net.py:build", "none.onnx"], "none.onnx does not exist"),
     ],
 )

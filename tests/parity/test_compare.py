@@ -148,3 +148,17 @@ def test_detections_are_compared_as_a_set() -> None:
     assert not all(output.passes(1e-3) for output in compare(reference, relabelled))
     fewer = {name: value[:3] for name, value in reference.items()}
     assert all(output.mismatch for output in compare(reference, fewer))
+
+
+@pytest.mark.parametrize(
+    ("reference", "candidate"),
+    [
+        (np.array([20000]), np.array([20001])),
+        (np.array([True]), np.array([1.0])),
+        (np.array([1 + 1j]), np.array([1 + 5j])),
+        (np.array([1.0]), np.array([1])),
+    ],
+)
+def test_types_that_must_be_equal(reference: np.ndarray, candidate: np.ndarray) -> None:
+    assert not compare_arrays("y", reference, candidate).passes(1e-4)
+    assert compare_arrays("y", reference, reference.copy()).passes(0)

@@ -185,3 +185,38 @@ def test_factories_give_models_and_examples(tmp_path: Path) -> None:
         assert [info.name for info in runner.inputs] == ["input"]
     with pytest.raises(InvalidArgument, match="needs example inputs"):
         deploydcn.load(f"{file}:bare", "torch")
+
+
+def test_byte_order_and_scalars_are_kept(onnx_model: onnx.ModelProto) -> None:
+    runner = deploydcn.load(onnx_model)
+    swapped = {name: value.astype(value.dtype.newbyteorder(">")) for name, value in feed().items()}
+    assert np.array_equal(runner.run(swapped)["Y"], runner.run(feed())["Y"])
+
+
+@pytest.mark.parametrize("inputs", [None, 5, iter([1])], ids=["none", "number", "iterator"])
+def test_inputs_that_are_none(onnx_model: onnx.ModelProto, inputs: object) -> None:
+    with pytest.raises(InvalidArgument, match="wanted a dict of arrays by name"):
+        deploydcn.load(onnx_model).run(inputs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("model", [None, 5, nn.Conv2d(1, 1, 1)], ids=lambda model: type(model).__name__)
+def test_what_is_no_model(model: object) -> None:
+    with pytest.raises(InvalidModel, match="wanted an ONNX file"):
+        deploydcn.load(model)
+
+
+def test_missing_providers_do_not_fall_back(onnx_model: onnx.ModelProto) -> None:
+    with pytest.raises(InvalidArgument, match="no execution provider Nope; this onnxruntime has"):
+        deploydcn.load(onnx_model, providers=["Nope"])
+
+
+def test_verify_pairs_inputs_by_name(onnx_model: onnx.ModelProto) -> None:
+    runner = deploydcn.load(onnx_model)
+    assert deploydcn.verify(runner, onnx_model, feed()).passed
+    with pytest.raises(InvalidArgument, match="no input named 'typo'"):
+        deploydcn.verify(runner, onnx_model, {**{k: v for k, v in feed().items() if k != "X"}, "typo": feed()["X"]})
+    for bad in ({"tolerance": -1}, {"seed": -1, "inputs": None}):
+        with pytest.raises(InvalidArgument):
+            deploydcn.verify(runner, onnx_model, **{"inputs": feed(), **bad})
+    with pytest.raises(InvalidArgument, match="one array or an iterator"):
+        deploydcn.verify(runner, onnx_model, np.zeros(3))
