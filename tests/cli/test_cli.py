@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.backend("ort")
+pytestmark = [pytest.mark.backend("ort"), pytest.mark.slow]  # every test starts processes
 
 FACTORY = """
 import torch

@@ -19,6 +19,8 @@ from tests.conformance.test_conformance import inputs_of
 from tests.conformance.tolerances import TOLERANCE, relative_error
 from tests.cpp.driver import ROOT, DriverCase, build_driver, run_driver
 
+pytestmark = pytest.mark.slow
+
 
 def runnable_isas() -> list[str]:
     flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "").split()

@@ -18,7 +18,7 @@ from deploydcn.export import TARGETS
 from deploydcn.nn import DeformConv2d, deform_conv2d
 from tests.export import models
 
-pytestmark = pytest.mark.backend("ort")
+pytestmark = [pytest.mark.backend("ort"), pytest.mark.slow]  # a quick selection is in test_quick.py
 
 DYNAMIC = ({0: "n", 2: "h", 3: "w"},)
 NATIVE = tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 25)
