@@ -164,8 +164,13 @@ def use_grouped_conv(model: ir.Model) -> list[str]:
 
 
 def grouped_is_faster(group: int, outputs_per_group: int, channels_per_group: int) -> bool:
-    """Whether our GroupedConv2d beats ONNX Runtime's Conv."""
-    return group > 1 and channels_per_group >= 8 and outputs_per_group >= 8 and channels_per_group <= 32
+    """Whether our GroupedConv2d beats ONNX Runtime's Conv.
+
+    Measured with onnxruntime 1.31.1, float32, one AVX-512 core, 3x3 on 14 to 56 pixels: 8 to 24 channels per group take
+    0.74 to 1.12 of its time (geometric mean 0.87) where it has no blocked kernel, that is off multiples of 16; on those,
+    with fewer channels, and depthwise, its own kernels are 1.1 to 1.8 times faster.
+    """
+    return group > 1 and 8 <= channels_per_group <= 24 and channels_per_group % 16 != 0 and outputs_per_group >= 8
 
 
 def to_standard(model: ir.Model) -> list[str]:
