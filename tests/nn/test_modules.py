@@ -1,0 +1,55 @@
+"""Our module and operators in eager PyTorch: starting point, gradients, torch's own checks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from deploydcn.nn import DeformConv2d, deform_conv2d
+from tests.export import models
+from tests.export.helpers import image
+
+pytestmark = pytest.mark.backend("torch")
+
+
+# ------------------------------------------------------------------------------------------------ our own module
+@pytest.mark.parametrize("modulated", [True, False])
+def test_the_module_starts_as_a_plain_convolution(modulated: bool) -> None:
+    layer = DeformConv2d(4, 6, (3, 5), stride=(1, 2), padding=(1, 2, 0, 1), dilation=(1, 2), groups=2, modulated=modulated)
+    x = image(4)
+    padded = nn.functional.pad(x, (2, 1, 1, 0))
+    wanted = nn.functional.conv2d(padded, layer.weight * (0.5 if modulated else 1), layer.bias, (1, 2), 0, (1, 2), 2)
+    assert torch.allclose(layer(x), wanted, atol=1e-5)
+
+
+def test_gradients_are_right() -> None:
+    torch.manual_seed(0)
+    arguments = [
+        torch.randn(1, 4, 5, 4, dtype=torch.float64, requires_grad=True),
+        torch.randn(6, 2, 3, 3, dtype=torch.float64, requires_grad=True),
+        (torch.randn(1, 36, 5, 4, dtype=torch.float64) * 0.7 + 0.2).requires_grad_(),
+        torch.randn(6, dtype=torch.float64, requires_grad=True),
+        torch.rand(1, 18, 5, 4, dtype=torch.float64, requires_grad=True),
+    ]
+
+    def call(x, w, offset, bias, mask):
+        return deform_conv2d(x, w, offset, bias=bias, mask=mask, padding=(1, 0, 1, 2), groups=2, offset_groups=2, activation="silu")
+
+    assert torch.autograd.gradcheck(call, arguments)
+
+
+def test_torch_operator_passes_torchs_own_checks() -> None:
+    layer = models.with_offsets(DeformConv2d(4, 6, 3, padding=1))
+    offset = torch.randn(2, 18, 14, 17)
+    arguments = (image(4), layer.weight.detach(), offset, None, torch.rand(2, 9, 14, 17), [1, 1], [1, 1, 1, 1], [1, 1], 1, 1, "")
+    torch.library.opcheck(torch.ops.deploydcn.deform_conv2d.default, arguments)
+
+
+def test_autocast_keeps_offsets_precise() -> None:
+    layer = models.with_offsets(DeformConv2d(4, 6, 3, padding=1))
+    x = image(4)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = layer(x)
+    assert low.dtype == torch.bfloat16
+    assert (low.float() - layer(x)).abs().max() < 0.1
