@@ -41,7 +41,7 @@ def export_onnx(
         target: "ort" (our operators, for ONNX Runtime with deploydcn) or "standard" (ONNX operators only).
         opset: 19 to 25; 20 when None.
         output_names: names for the outputs, in order.
-        check: run the file at the example shape and at a second value of every dynamic axis, and compare with PyTorch.
+        check: run the file at the example shape and at other sizes of every dynamic axis, and compare with PyTorch.
 
     Returns:
         What was written and how close it is.

@@ -90,7 +90,7 @@ def main() -> None:
     with console.status("building YOLOv8n with deformable convolutions"):
         model, example = build()
     path = folder / "yolov8n_dcn.onnx"
-    with console.status("exporting, and running the file at two shapes against PyTorch"):
+    with console.status("exporting, and running the file at several sizes against PyTorch"):
         report = deploydcn.export_onnx(model, None, path, kwargs=example, dynamic_shapes={"x": {0: "n", 2: "h", 3: "w"}})
     console.print(report.summary(), soft_wrap=True)
 

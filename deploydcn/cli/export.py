@@ -20,7 +20,7 @@ def command(
     target: Annotated[str, typer.Option(help="; ".join(f"{name}: {target.doc}" for name, target in TARGETS.items()))] = "ort",
     dynamic: Annotated[list[str] | None, typer.Option(help="Dynamic axes of an input, as in x:0=n,2=h,3=w. Repeatable.")] = None,
     opset: Annotated[int | None, typer.Option(help="ONNX opset, 19 to 25; 20 when left out.")] = None,
-    check: Annotated[bool, typer.Option(help="Run the file at two shapes and compare it with PyTorch before it is written.")] = True,
+    check: Annotated[bool, typer.Option(help="Run the file at several sizes and compare it with PyTorch before it is written.")] = True,
     as_json: Json = False,
 ) -> None:
     from deploydcn._lazy import lazy_import
