@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -74,16 +73,3 @@ def test_library_exports_one_symbol_and_needs_an_old_glibc() -> None:
     versions = {tuple(map(int, version.split("."))) for version in re.findall(r"GLIBC_([\d.]+)", needed)}
     assert max(versions) <= (2, 34)
     assert "GLIBCXX" not in needed  # libstdc++ is inside
-
-
-def test_header_matches_the_real_one_when_given() -> None:
-    """Compile-time comparison; the header is not in any wheel, so this needs DEPLOYDCN_ORT_HEADERS."""
-    import os
-
-    folder = os.environ.get("DEPLOYDCN_ORT_HEADERS")
-    if not folder:
-        pytest.xfail("no onnxruntime_c_api.h at hand: set DEPLOYDCN_ORT_HEADERS to its folder")
-    source = Path(__file__).with_name("check_header.cc")
-    command = ["g++", "-std=c++17", "-fsyntax-only", f"-I{ROOT / 'plugins'}", "-isystem", folder, str(source)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
