@@ -83,7 +83,7 @@ struct Kernel {
 
 Status* create_kernel(const CustomOp* base, const void*, const KernelInfo* info, void** out) {
   const Op& op = self(base);
-  const std::string where = op.name + " node '" + node_name(info) + "': ";
+  const auto where = [&] { return op.name + " node '" + node_name(info) + "': "; };
   return guarded(where, [&] {
     const OpSpec& spec = *op.op->spec;
     std::size_t count = 0;
@@ -97,24 +97,25 @@ Status* create_kernel(const CustomOp* base, const void*, const KernelInfo* info,
       }
     }
     const Attributes attributes = Attributes::read(spec, NodeAttributes(info));
-    *out = new Kernel{op.op->create(attributes, op.dtypes, constants), spec.inputs.size(), where};
+    *out = new Kernel{op.op->create(attributes, op.dtypes, constants), spec.inputs.size(), where()};
   });
 }
 
 Status* compute(void* opaque, KernelContext* context) {
   const Kernel& kernel = *static_cast<const Kernel*>(opaque);
-  return guarded(kernel.where, [&] {
-    std::size_t count = 0;
-    check(api().KernelContext_GetInputCount(context, &count));
-    std::vector<TensorView> inputs(kernel.inputs);
-    for (std::size_t i = 0; i < count && i < inputs.size(); ++i) {
-      const Value* value = nullptr;
-      check(api().KernelContext_GetInput(context, i, &value));
-      inputs[i] = view(value);
-    }
-    OrtContext runtime(context);
-    kernel.kernel->compute(inputs, runtime);
-  });
+  return guarded([&] { return kernel.where; },
+                 [&] {
+                   std::size_t count = 0;
+                   check(api().KernelContext_GetInputCount(context, &count));
+                   std::vector<TensorView> inputs(kernel.inputs);
+                   for (std::size_t i = 0; i < count && i < inputs.size(); ++i) {
+                     const Value* value = nullptr;
+                     check(api().KernelContext_GetInput(context, i, &value));
+                     inputs[i] = view(value);
+                   }
+                   OrtContext runtime(context);
+                   kernel.kernel->compute(inputs, runtime);
+                 });
 }
 
 Characteristic characteristic(bool optional) { return optional ? kOptional : kRequired; }
@@ -156,7 +157,7 @@ std::unique_ptr<CustomOp> make_custom_op(const CpuOp& cpu_op, std::string name, 
   op->KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
   if (infer_shapes) {
     op->InferOutputShapeFn = [](const CustomOp* op, ShapeInferContext* context) {
-      return guarded(self(op).name + ": ", [&] { infer_output_shapes(*self(op).op->spec, context); });
+      return guarded([&] { return self(op).name + ": "; }, [&] { infer_output_shapes(*self(op).op->spec, context); });
     };
   }
   op->GetStartVersion = [](const CustomOp* op) { return self(op).op->spec->since_version; };

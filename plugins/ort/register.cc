@@ -3,6 +3,7 @@
 // Session config entry "deploydcn.replace_standard" = "1", set before registering, also puts our kernel in the place of
 // the standard DeformConv, for files that carry it and for runtimes that have no kernel for it (before 1.25).
 #include <cstdio>
+#include <mutex>
 #include <vector>
 
 #include "ops/deform_conv2d/deform_conv2d_cpu.h"
@@ -93,14 +94,22 @@ extern "C" __attribute__((visibility("default"))) deploydcn::ort::Status* Regist
   using namespace deploydcn::ort;
   const void* table = base->GetApi(kApiVersion);
   if (!table) {
-    // Slot 0, CreateStatus, exists in every version.
-    return Api(base->GetApi(1))
-        .CreateStatus(kFail, "deploydcn needs onnxruntime 1.17 or newer; pip install -U onnxruntime");
+    // Slot 0, CreateStatus, exists in every version; the others may lie beyond an old runtime's table.
+    const auto create_status =
+        reinterpret_cast<Status* (*)(ErrorCode, const char*)>(*static_cast<void* const*>(base->GetApi(1)));
+    return create_status(kFail, "deploydcn needs onnxruntime 1.17 or newer; pip install -U onnxruntime");
   }
-  set_api(table);
+  static std::mutex mutex;
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (!bind_api(table)) {
+    return Api(table).CreateStatus(kFail,
+                                   "deploydcn is already in use by another onnxruntime in this process; "
+                                   "load one onnxruntime per process");
+  }
   g_infer_shapes = infers_shapes_safely(base->GetVersionString());
-  return guarded("deploydcn: ", [&] {
-    check(api().AddCustomOpDomain(options, own_domain().get()));
-    if (replaces_standard(options)) check(api().AddCustomOpDomain(options, standard_domain().get()));
-  });
+  return guarded([] { return std::string("deploydcn: "); },
+                 [&] {
+                   check(api().AddCustomOpDomain(options, own_domain().get()));
+                   if (replaces_standard(options)) check(api().AddCustomOpDomain(options, standard_domain().get()));
+                 });
 }

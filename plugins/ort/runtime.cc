@@ -5,8 +5,12 @@
 namespace deploydcn::ort {
 namespace {
 
-std::optional<Api>& bound_api() {
-  static std::optional<Api> instance;
+struct Binding {
+  const void* table;
+  Api api;
+};
+std::optional<Binding>& binding() {
+  static std::optional<Binding> instance;
   return instance;
 }
 
@@ -22,9 +26,10 @@ DType dtype_of(ElementType type) {
 
 }  // namespace
 
-const Api& api() { return *bound_api(); }
-void set_api(const void* table) {
-  if (!bound_api()) bound_api().emplace(table);
+const Api& api() { return binding()->api; }
+bool bind_api(const void* table) {
+  if (!binding()) binding().emplace(Binding{table, Api(table)});
+  return binding()->table == table;
 }
 
 TensorView view(const Value* value) {

@@ -14,9 +14,10 @@
 
 namespace deploydcn::ort {
 
-// Set once by RegisterCustomOps, before any op can be created.
+// Bound once by RegisterCustomOps, before any op can be created.
 const Api& api();
-void set_api(const void* table);
+// Binds the first runtime's table; false when another runtime's is bound already.
+bool bind_api(const void* table);
 
 // The runtime itself reported an error.
 class RuntimeError : public std::runtime_error {
@@ -38,20 +39,30 @@ inline void check(Status* status) {
   throw RuntimeError(message);
 }
 
-// Runs body; turns exceptions into a status whose message starts with `where`.
-template <class Body>
-Status* guarded(const std::string& where, Body&& body) noexcept {
+// A status from an exception; `where()` gives the start of its message. Allocates nothing that could throw past it.
+template <class Where>
+Status* error_status(ErrorCode code, Where&& where, const char* message) noexcept {
+  try {
+    return api().CreateStatus(code, (where() + message).c_str());
+  } catch (...) {
+    return api().CreateStatus(code, message);
+  }
+}
+
+// Runs body; turns exceptions into a status whose message starts with `where()`.
+template <class Where, class Body>
+Status* guarded(Where&& where, Body&& body) noexcept {
   try {
     body();
     return nullptr;
   } catch (const InvalidArgument& error) {
-    return api().CreateStatus(kInvalidArgument, (where + error.what()).c_str());
+    return error_status(kInvalidArgument, where, error.what());
   } catch (const InternalError& error) {
-    return api().CreateStatus(kFail, (where + "bug in deploydcn: " + error.what()).c_str());
+    return error_status(kFail, [&] { return where() + "bug in deploydcn: "; }, error.what());
   } catch (const std::bad_alloc&) {
-    return api().CreateStatus(kRuntimeException, (where + "out of memory").c_str());
+    return error_status(kRuntimeException, where, "out of memory");
   } catch (const std::exception& error) {
-    return api().CreateStatus(kRuntimeException, (where + error.what()).c_str());
+    return error_status(kRuntimeException, where, error.what());
   }
 }
 

@@ -176,8 +176,9 @@ void infer_output_shapes(const OpSpec& spec, ShapeInferContext* context) {
     std::vector<std::string> symbols;
     for (const Expression& axis : tensor.axes) {
       const Dimension value = evaluate<Dimension>(axis, [&](int i) { return axes[i]; });
-      dimensions.push_back(value.known ? value.size : -1);
-      symbols.push_back(value.known ? "" : value.symbol.empty() ? fresh_symbol() : value.symbol);
+      const bool known = value.known && value.size >= 0;  // a negative size is refused when the other inputs are known
+      dimensions.push_back(known ? value.size : -1);
+      symbols.push_back(known ? "" : value.symbol.empty() ? fresh_symbol() : value.symbol);
     }
     std::vector<const char*> names;
     for (const std::string& symbol : symbols) names.push_back(symbol.c_str());

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
@@ -36,7 +37,10 @@ def assert_equal_reference(op: Op, cases: list[DriverCase], results: list[Any]) 
     for case, result in zip(cases, results, strict=True):
         wanted = op.reference(case.inputs, case.attributes)[0]
         assert not isinstance(result, str), result
-        assert relative_error(result, wanted) <= TOLERANCE[case.types["T"]], (case.attributes, {k: v.shape for k, v in case.inputs.items()})
+        # A clamp can shrink the largest output, which errors are relative to.
+        slack = 4 if case.attributes.get("activation") else 1
+        shapes = {name: value.shape for name, value in case.inputs.items()}
+        assert relative_error(result, wanted) <= slack * TOLERANCE[case.types["T"]], (case.attributes, shapes)
 
 
 @pytest.mark.parametrize("isa", runnable_isas())
@@ -75,7 +79,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
         "mask": draw(st.booleans()),
         "constant": draw(st.booleans()),
         "activation": draw(st.sampled_from(["", "relu", "relu6", "silu"])),
-        "spread": draw(st.sampled_from([0.0, 0.6, 3.0, 40.0, 1e6, 1e30])),
+        "spread": draw(st.sampled_from([0.0, 0.6, 3.0, 40.0, 1e6, 3e8, 1e30])),
         "row": draw(st.integers(0, 6)),
         "isa": draw(st.sampled_from(runnable_isas())),
         "threads": draw(st.integers(1, 3)),
@@ -115,7 +119,7 @@ def build_case(op: Op, c: dict[str, Any]) -> DriverCase | None:
 def test_any_shape_under_asan_and_ubsan(op: Op) -> None:
     build_driver("address,undefined")
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=60, deadline=None, derandomize="CI" in os.environ, suppress_health_check=list(HealthCheck))
     @given(st.lists(configurations(), min_size=5, max_size=5))
     def check(batch: list[dict[str, Any]]) -> None:
         cases = [case for c in batch if (case := build_case(op, c))]
@@ -123,6 +127,18 @@ def test_any_shape_under_asan_and_ubsan(op: Op) -> None:
         assert_equal_reference(op, cases, results)
 
     check()
+
+
+def test_steps_beyond_every_image_overflow_nothing() -> None:
+    """A single output row takes any stride, and finite offsets reach positions far beyond 32 bits of pixels."""
+    rng = np.random.default_rng(0)
+    types = {"T": "float32", "T1": "float32"}
+    image, weight = rng.standard_normal((1, 1, 9, 9)), rng.standard_normal((1, 1, 3, 3))
+    far = {"X": image, "W": weight, "offset": rng.standard_normal((1, 18, 7, 7)) * 3e8}
+    one_row = {"X": image[:, :, :3], "W": weight, "offset": np.zeros((1, 18, 1, 7))}
+    cases = [DriverCase(OPS[0].spec, far, {}, types), DriverCase(OPS[0].spec, one_row, {"strides": (2**62, 1)}, types)]
+    for isa in runnable_isas():
+        assert_equal_reference(OPS[0], cases, run_driver(cases, sanitizers="address,undefined", isa=isa))
 
 
 def test_planted_overread_is_caught_by_asan() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from deploydcn.ops.case import Case
+import numpy as np
+
+from deploydcn.ops.case import Case, Fill
 
 
 def _case(
@@ -15,11 +18,17 @@ def _case(
     kernel: tuple[int, int] = (3, 3),
     bias: bool = True,
     why: str = "",
+    fills: Mapping[str, Fill] | None = None,
     **attributes: Any,
 ) -> Case:
     attributes = {"pads": (1, 1, 1, 1), "group": 2, **attributes}
     weight = (m, x[1] // attributes["group"], *kernel)
-    return Case(name, {"X": x, "W": weight, **({"B": (m,)} if bias else {})}, attributes, why=why)
+    return Case(name, {"X": x, "W": weight, **({"B": (m,)} if bias else {})}, attributes, fills or {}, why)
+
+
+def far_below_zero(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Values whose exponential overflows, beside ordinary ones: silu must come out as zero there."""
+    return rng.choice(np.array([-2e3, -300.0, -90.0, -1.0, 2.0]), shape)
 
 
 CASES: tuple[Case, ...] = (
@@ -50,4 +59,7 @@ CASES: tuple[Case, ...] = (
     _case("relu6", activation="relu6"),
     _case("silu", activation="silu"),
     _case("depthwise_silu", group=8, activation="silu"),
+    _case("silu_far_below_zero", group=1, kernel=(1, 1), pads=(0, 0, 0, 0), activation="silu", fills={"X": far_below_zero}),
+    _case("one_channel_many_outputs", x=(1, 1, 9, 8), m=40, group=1, why="groups = channels, but not depthwise"),
+    _case("depthwise_multiplier_16", x=(1, 3, 9, 8), m=48, group=3),
 )

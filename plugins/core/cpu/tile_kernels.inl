@@ -66,11 +66,16 @@ struct MakeIndices<0, I...> {
 };
 
 // Exchanges the off-diagonal blocks of size S between two rows: one butterfly of a transposition.
-template <int S, class V, int... I>
-inline __attribute__((always_inline)) void exchange(V& a, V& b, Indices<I...>) {
+template <int S, class F, int... I>
+inline __attribute__((always_inline)) void exchange(Vector<F>& a, Vector<F>& b, Indices<I...>) {
   constexpr int n = sizeof...(I);
-  const V low = __builtin_shufflevector(a, b, ((I & S) ? n + (I - S) : I)...);
-  const V high = __builtin_shufflevector(a, b, ((I & S) ? n + I : I + S)...);
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 12  // has no __builtin_shufflevector
+  const Vector<F> low = __builtin_shuffle(a, b, Integers<F>{((I & S) ? n + (I - S) : I)...});
+  const Vector<F> high = __builtin_shuffle(a, b, Integers<F>{((I & S) ? n + I : I + S)...});
+#else
+  const Vector<F> low = __builtin_shufflevector(a, b, ((I & S) ? n + (I - S) : I)...);
+  const Vector<F> high = __builtin_shufflevector(a, b, ((I & S) ? n + I : I + S)...);
+#endif
   a = low;
   b = high;
 }
@@ -80,7 +85,7 @@ inline __attribute__((always_inline)) void transpose_steps(Vector<F>* rows) {
   if constexpr (S < n) {
 #pragma GCC unroll 16
     for (int i = 0; i < n; ++i) {
-      if (!(i & S)) exchange<S>(rows[i], rows[i + S], typename MakeIndices<n>::type());
+      if (!(i & S)) exchange<S, F>(rows[i], rows[i + S], typename MakeIndices<n>::type());
     }
     transpose_steps<2 * S, F>(rows);
   }
@@ -150,7 +155,9 @@ void bilinear_tap(const TapGeometry<F>& geometry, const F* offset_y, const F* of
     const Integers<F> inside = finite & ((iy >= 0) | ((iy == -1) & (low_y > zero))) & (iy < geometry.height) &
                                ((ix >= 0) | ((ix == -1) & (low_x > zero))) & (ix < geometry.width);
     m = inside ? m : zero;
-    const Integers<F> at = inside ? (iy + 1) * row + ix + 1 : Integers<F>{} + (row - 1);
+    // Selected before they are multiplied: positions outside may be too far for the product.
+    const Integers<F> safe_y = inside ? iy + 1 : Integers<F>{}, safe_x = inside ? ix + 1 : Integers<F>{} + (row - 1);
+    const Integers<F> at = safe_y * row + safe_x;
     const auto indices = __builtin_convertvector(at, typename Simd<F>::Indices);
     __builtin_memcpy(index + p, &indices, sizeof indices);
     const Vector<F> bottom = low_y * m, top = (1 - low_y) * m;
@@ -367,8 +374,9 @@ inline __attribute__((always_inline)) Vector<F> activate(Vector<F> y, Activation
     case Activation::kRelu: return y < zero ? zero : y;  // written so that NaN stays NaN
     case Activation::kRelu6: return y < zero ? zero : y > six ? six : y;
     case Activation::kSilu: {
+      // Below -87 the exponential saturates; there the true value rounds to zero (and is NaN for -infinity).
       const Vector<F> silu = y / (exponential(-y) + 1);
-      return y == y ? silu : y;
+      return y == y ? (y < static_cast<F>(-87) && sizeof(F) == 4 ? y * zero : silu) : y;
     }
   }
   return y;

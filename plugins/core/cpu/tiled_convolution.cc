@@ -162,7 +162,9 @@ class Convolution {
     Workspace w = make_workspace();
     int64_t row = first / shape_.out_width, column = first % shape_.out_width;
     for (int64_t p = 0; p < tile_; ++p) {  // up to the whole tile: the kernels read whole vectors
-      w.base_y[p] = static_cast<int32_t>(row * shape_.stride_h - shape_.pad_top);
+      // Rows beyond the last belong to no output; the last one stands in, since a stride is bounded by the rows there
+      // are.
+      w.base_y[p] = static_cast<int32_t>(std::min(row, shape_.out_height - 1) * shape_.stride_h - shape_.pad_top);
       w.base_x[p] = static_cast<int32_t>(column * shape_.stride_w - shape_.pad_left);
       if (++column == shape_.out_width) {
         column = 0;

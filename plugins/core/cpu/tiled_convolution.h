@@ -8,7 +8,8 @@
 //     per channel block: sample -> panel, panel * weights -> tile       (or depthwise: sample * weight -> tile)
 //     finish        bias, activation, back to NCHW
 //
-// Memory beyond input, output and packed weights: one blocked copy of the input, and a few MiB per thread.
+// Memory beyond input, output and packed weights: one blocked copy of the input, and a few MiB per thread. The copy
+// pads every offset group to whole vectors: it is larger than the input where offset groups hold few channels.
 #pragma once
 
 #include <vector>
@@ -29,7 +30,9 @@ struct ConvolutionShape {
   int64_t taps() const { return kernel_h * kernel_w; }
   int64_t pixels() const { return height * width; }
   int64_t out_pixels() const { return out_height * out_width; }
-  bool depthwise() const { return channels == groups; }
+  // Whether the depthwise path runs: it samples once per output, so that many outputs per channel are better
+  // multiplied.
+  bool depthwise() const { return channels == groups && groups > 1 && outputs <= 4 * groups; }
 };
 
 // Throws InvalidArgument where a position would not fit the kernels' 32-bit pixel indices.
