@@ -2,6 +2,8 @@
 PYTHON ?= python3
 REQUIRE ?= ort
 BIN := .venv/bin
+# cmake and ninja come from the environment too: a machine needs Python and a compiler only.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CXX_SOURCES := $(shell git ls-files 'plugins/**/*.h' 'plugins/**/*.cc' 'plugins/**/*.inl' 'tests/**/*.cc' 2>/dev/null | grep -v '\.gen\.h$$')
 NATIVE := CMakeLists.txt pyproject.toml $(shell find plugins -name '*.cc' -o -name '*.h' -o -name '*.inl' -o -name '*.map' -o -name CMakeLists.txt)
 
