@@ -22,7 +22,7 @@ ALLOWED = {
     "vision": {"vision"},
     "cli": {"ops", "runners", "parity", "export", "vision", "cli"},
 }
-LEAVES = {"errors", "_lazy", "files", "spec", "libraries", "environment", "onnx_schema", "doctor"}
+LEAVES = {"errors", "_lazy", "files", "spec", "libraries", "onnx_schema", "doctor"}
 
 
 def imported_rooms(path: Path) -> set[str]:
