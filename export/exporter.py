@@ -31,7 +31,7 @@ from deploydcn.files import replace_on_success
 from deploydcn.onnx_schema import DOMAIN, register_schemas
 from deploydcn.runners import TensorInfo
 from deploydcn.runners.deployed import deployed
-from deploydcn.runners.signature import name_outputs, positional_names
+from deploydcn.runners.signature import in_signature_order, name_outputs, positional_names
 from deploydcn.runners.torch_runner import TorchRunner
 
 EXTERNAL_DATA_THRESHOLD = 1_800_000_000
@@ -57,7 +57,7 @@ class Export:
         self.target, self.opset, self.output_names = target, opset, output_names
         self.reference = TorchRunner(model, example_args=args, example_kwargs=kwargs)
         self.module = self.reference.model
-        arguments = {**dict(zip(positional_names(self.module, len(args)), args, strict=True)), **kwargs}
+        arguments = {**dict(zip(positional_names(self.module, len(args)), args, strict=True)), **in_signature_order(self.module, kwargs)}
         self.dynamic = parse_dynamic_shapes(dynamic_shapes, arguments, self.reference.signature.names)
         self.notes: list[str] = []
 
@@ -109,7 +109,7 @@ class Export:
         tensors = self.reference.signature.tensors()
         example = grown(tensors, self.dynamic.axes)
         args, kwargs = self.reference.signature.call_arguments(example)
-        shapes = _as_torch_wants(self.dynamic, self.module, args)
+        shapes = _as_torch_wants(self.dynamic, self.module)
         try:
             with torch.no_grad(), frontends.traceable(), _quiet():
                 program = torch.export.export(self.module, args, kwargs, dynamic_shapes=shapes, strict=False)
@@ -181,7 +181,7 @@ def _distinct(names: Sequence[str], *, taken: set[str]) -> list[str]:
     return result
 
 
-def _as_torch_wants(dynamic: DynamicShapes, module: torch.nn.Module, args: tuple[Any, ...]) -> Any:
+def _as_torch_wants(dynamic: DynamicShapes, module: torch.nn.Module) -> Any:
     """torch.export takes *args as one entry, a tuple under the parameter's name."""
     if dynamic.for_torch is None:
         return None

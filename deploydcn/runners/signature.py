@@ -28,7 +28,7 @@ class CallSignature:
     @classmethod
     def of(cls, model: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> CallSignature:
         """Read the signature off an example call."""
-        ordered = _in_signature_order(model, kwargs)
+        ordered = in_signature_order(model, kwargs)
         paths, structure = pytree.tree_flatten_with_path((args, ordered))
         parameters = positional_names(model, len(args))
         positions = tuple(index for index, (_, leaf) in enumerate(paths) if isinstance(leaf, torch.Tensor))
@@ -80,7 +80,8 @@ def positional_names(model: torch.nn.Module, count: int) -> list[str]:
     return names[:count]
 
 
-def _in_signature_order(model: torch.nn.Module, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def in_signature_order(model: torch.nn.Module, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments in the order of forward's parameters, which torch.export flattens them in."""
     order = list(inspect.signature(model.forward).parameters)
     return dict(sorted(kwargs.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
 

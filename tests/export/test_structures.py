@@ -39,6 +39,17 @@ def test_namedtuples_scalars_and_clashing_names(tmp_path: Path) -> None:
     assert [value.shape for value in outputs.values()] == [(4, 3), ()]
 
 
+def test_keyword_arguments_in_any_order(tmp_path: Path) -> None:
+    class Ordered(nn.Module):
+        def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+            return first * 2 + second.sum()
+
+    kwargs = {"second": torch.randn(5), "first": torch.randn(2, 3)}
+    path = tmp_path / "m.onnx"
+    report = deploydcn.export_onnx(Ordered(), None, path, kwargs=kwargs, dynamic_shapes={"second": {0: "k"}, "first": {0: "n"}})
+    assert [str(info) for info in report.inputs] == ["first: float32[nx3]", "second: float32[k]"]
+
+
 def test_derived_dimensions(tmp_path: Path) -> None:
     from torch.export import Dim
 
