@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+import deploydcn
 from deploydcn.errors import ExportError
 from deploydcn.export.frontends import frontends
 from deploydcn.nn import torch_ops
@@ -17,7 +18,13 @@ from deploydcn.onnx_schema import DOMAIN, VERSION
 from deploydcn.ops import OPS
 from deploydcn.spec import OpSpec
 
-_EXPORT_FOLDER = Path(__file__).resolve().parent
+# Folders, not names: a user's model may well lie under a checkout called deploydcn.
+_LIBRARY_FOLDERS = (
+    *torch.__path__,
+    *deploydcn.__path__,
+    Path(__file__).parent,
+    Path(__file__).resolve().parent,  # deploydcn/export is a link in a checkout
+)
 
 
 def lower_to_onnx_ops(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
@@ -95,8 +102,8 @@ def describe_node(node: torch.fx.Node) -> str:
 
 
 def _is_users(file: str) -> bool:
-    """Whether a source file is neither torch's, nor ours, nor generated code ("<string>")."""
-    return not file.startswith("<") and not any(part in file for part in ("/torch/", "/deploydcn/", str(_EXPORT_FOLDER)))
+    """Whether a source file is neither torch's, nor this package's, nor generated code ("<string>")."""
+    return not file.startswith("<") and not any(file.startswith(f"{folder}/") for folder in _LIBRARY_FOLDERS)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

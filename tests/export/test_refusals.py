@@ -77,3 +77,15 @@ def test_external_data_beyond_the_limit(tmp_path: Path, monkeypatch: pytest.Monk
     deploydcn.export_onnx(models.with_offsets(models.PureDeform()), image(3), path)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
     assert deploydcn.load(path).run([image(3).numpy()])["output"].shape == (2, 8, 14, 17)
+
+
+def test_models_in_a_folder_named_like_us_are_users_too() -> None:
+    """A clone of this project is called deploydcn: only the package's own folders are not the user's."""
+    from deploydcn import nn as package
+    from deploydcn.export.translation import _is_users
+
+    assert _is_users("/somewhere/deploydcn/my_models/net.py")
+    assert _is_users("/data/torch/net.py")
+    assert not _is_users(str(Path(package.__file__)))
+    assert not _is_users(str(Path(torch.nn.__file__)))
+    assert not _is_users("<string>")
