@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 ORT_LIBRARY = "libdeploydcn_ort.so"
+PLUGIN_LIBRARY = "libdeploydcn_trt.so"
 REPLACE_STANDARD = "deploydcn.replace_standard"
 
 
@@ -22,6 +23,22 @@ def ort_library_path() -> Path:
         UserError: this installation has none.
     """
     return _library(ORT_LIBRARY)
+
+
+def plugin_library_path() -> Path:
+    """The TensorRT and TensorRT-RTX plugin library, for trtexec (`--dynamicPlugins`), Triton and C++; `build_engine` loads it itself.
+
+    Raises:
+        UserError: this installation has none.
+    """
+    try:
+        return _library(PLUGIN_LIBRARY)
+    except UserError as error:
+        raise UserError(
+            f"this installation has no {PLUGIN_LIBRARY}: it was built without a CUDA compiler; put nvcc on PATH, or set CUDA_HOME, or "
+            "pip install nvidia-cuda-nvcc nvidia-nvvm nvidia-cuda-crt nvidia-cuda-runtime; then, in deploydcn's source folder, "
+            "pip install --no-build-isolation --force-reinstall --no-deps --config-settings=cmake.define.DEPLOYDCN_CUDA=ON ."
+        ) from error
 
 
 def register_ort_ops(session_options: onnxruntime.SessionOptions, *, replace_standard: bool = False) -> None:

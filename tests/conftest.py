@@ -3,11 +3,39 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-BACKENDS = {"ort": "onnxruntime", "torch": "torch", "ultralytics": "ultralytics"}
+from deploydcn.errors import UserError
+from deploydcn.libraries import plugin_library_path
+from deploydcn.testing.native import find_nvcc
+
+
+def _package(name: str) -> Callable[[], str]:
+    return lambda: "" if importlib.util.find_spec(name) else f"package {name} is not installed"
+
+
+def _nvcc() -> str:
+    return "" if find_nvcc() else "nvcc is not on PATH, in CUDA_HOME or among the PyPI packages"
+
+
+def _rtx() -> str:
+    try:
+        plugin_library_path()
+    except UserError as error:
+        return str(error)
+    return _package("tensorrt_rtx_bindings")()
+
+
+# name -> why it is missing, "" when it is there
+BACKENDS: dict[str, Callable[[], str]] = {
+    "ort": _package("onnxruntime"),
+    "torch": _package("torch"),
+    "ultralytics": _package("ultralytics"),
+    "emulation": _nvcc,
+    "rtx": _rtx,
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,8 +56,8 @@ def _required(config: pytest.Config) -> set[str]:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("backend"):
         name = mark.args[0]
-        if importlib.util.find_spec(BACKENDS[name]) is None:
-            message = f"backend {name}: package {BACKENDS[name]} is not installed"
+        if missing := BACKENDS[name]():
+            message = f"backend {name}: {missing}"
             if name in _required(item.config):
                 pytest.fail(message)
             pytest.skip(message)

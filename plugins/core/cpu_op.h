@@ -7,29 +7,10 @@
 #include <new>
 #include <type_traits>
 
-#include "core/op_spec.h"
 #include "core/poison.h"
+#include "core/tensor_view.h"
 
 namespace deploydcn {
-
-struct TensorView {
-  const void* data = nullptr;
-  DType dtype = DType::kFloat32;
-  Shape shape;
-  bool present = false;
-};
-
-// Input `index`, or an absent one where the list ends before it.
-inline TensorView input_at(Span<const TensorView> inputs, std::size_t index) {
-  return index < inputs.size() ? inputs[index] : TensorView{};
-}
-
-// Sizes of all axes for a node's inputs; throws InvalidArgument (see op_spec.h).
-inline Axes bind(const OpSpec& spec, const Attributes& attributes, Span<const TensorView> inputs) {
-  std::vector<const Shape*> shapes;
-  for (const TensorView& input : inputs) shapes.push_back(input.present ? &input.shape : nullptr);
-  return bind(spec, attributes, Span<const Shape* const>(shapes.data(), shapes.size()));
-}
 
 // A running kernel's view of the runtime: its thread pool, its allocator, and where outputs go.
 class CpuContext {

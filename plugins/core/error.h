@@ -18,4 +18,10 @@ class InternalError : public std::logic_error {
   using std::logic_error::logic_error;
 };
 
+// The GPU or its driver refused or failed.
+class DeviceError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
 }  // namespace deploydcn

@@ -69,15 +69,6 @@ std::string explain(const OpSpec& spec, const Expression& expression, const Axes
   return out.str() + advice(spec, shown);
 }
 
-void require_size(const OpSpec& spec, const TensorSpec& tensor, std::size_t dimension, int64_t got, int64_t wanted,
-                  const Axes& axes) {
-  if (got == wanted) return;
-  std::ostringstream out;
-  out << spec.name << " input " << tensor.name << ": dimension " << dimension << " is " << got << "; wanted " << wanted
-      << explain(spec, tensor.axes[dimension], axes);
-  throw InvalidArgument(out.str());
-}
-
 Attributes::Value read_one(const OpSpec& spec, const AttrSpec& attr, const AttributeSource& source) {
   const std::string where = std::string(spec.name) + " attribute " + attr.name;
   Attributes::Value value;
@@ -201,6 +192,15 @@ Axes bind(const OpSpec& spec, const Attributes& attributes, Span<const Shape* co
   }
   for (std::size_t i = 0; i < spec.outputs.size(); ++i) element_count(output_shape(spec, axes, i));
   return axes;
+}
+
+void require_size(const OpSpec& spec, const TensorSpec& tensor, std::size_t dimension, int64_t got, int64_t wanted,
+                  const Axes& axes) {
+  if (got == wanted) return;
+  std::ostringstream out;
+  out << spec.name << " input " << tensor.name << ": dimension " << dimension << " is " << got << "; wanted " << wanted
+      << explain(spec, tensor.axes[dimension], axes);
+  throw InvalidArgument(out.str());
 }
 
 Shape output_shape(const OpSpec& spec, const Axes& axes, std::size_t output) {

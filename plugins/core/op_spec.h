@@ -114,6 +114,10 @@ using Axes = std::array<int64_t, kMaxAxes>;
 // Throws InvalidArgument on any mismatch, naming what, got, wanted and fix.
 Axes bind(const OpSpec& spec, const Attributes& attributes, Span<const Shape* const> inputs);
 
+// Throws InvalidArgument, explained by the values in `axes`, unless dimension `dimension` of `tensor` is as wanted.
+void require_size(const OpSpec& spec, const TensorSpec& tensor, std::size_t dimension, int64_t got, int64_t wanted,
+                  const Axes& axes);
+
 // The shape of an output for bound axes.
 Shape output_shape(const OpSpec& spec, const Axes& axes, std::size_t output);
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import struct
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from deploydcn.spec import OpSpec
+from deploydcn.testing import native
 from tests.conformance.backends import numpy_dtype
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,20 +30,18 @@ class DriverCase:
     claimed_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # planted bug: shapes that lie
 
 
-@cache
 def build_target(target: str, sanitizers: str = "") -> Path:
-    """Build a CMake target of tests/cpp into build/driver-<sanitizers>, incrementally; return the folder its file is in."""
-    folder = ROOT / "build" / f"driver-{sanitizers.replace(',', '-') or 'plain'}"
+    """Build a CMake target of tests/cpp, incrementally; return the folder its file is in."""
+    return native.build_target(target, f"driver-{variant(sanitizers)}", "DEPLOYDCN_CUDA=OFF", *options(sanitizers)) / "tests" / "cpp"
+
+
+def variant(sanitizers: str) -> str:
+    return sanitizers.replace(",", "-") or "plain"
+
+
+def options(sanitizers: str) -> list[str]:
     kind = "RelWithDebInfo" if sanitizers else "Release"
-    configure = ["cmake", "-S", str(ROOT), "-B", str(folder), f"-DCMAKE_BUILD_TYPE={kind}", "-DDEPLOYDCN_TESTS=ON"]
-    options = ["-DDEPLOYDCN_WERROR=ON", f"-DDEPLOYDCN_SANITIZE={sanitizers}"]
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # parallel test workers share the build
-        for command in ([*configure, *options], ["cmake", "--build", str(folder), "--target", target, "-j", "2"]):
-            done = subprocess.run(command, capture_output=True, text=True)
-            assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "tests" / "cpp"
+    return ["DEPLOYDCN_TESTS=ON", f"DEPLOYDCN_SANITIZE={sanitizers}", f"CMAKE_BUILD_TYPE={kind}"]
 
 
 def build_driver(sanitizers: str = "") -> Path:
@@ -62,10 +59,27 @@ def run_driver(
     plant_shared_output: bool = False,
 ) -> list[np.ndarray | str]:
     """Each case's output, or its error message. Fails when the driver crashes or a sanitizer reports."""
-    data = struct.pack("<I", len(cases)) + b"".join(map(_encode, cases))
-    environment = {**os.environ, "DEPLOYDCN_CPU_ISA": isa, "ASAN_OPTIONS": "detect_leaks=1", "TSAN_OPTIONS": "halt_on_error=1"}
+    environment = {"DEPLOYDCN_CPU_ISA": isa}
     command = [str(build_driver(sanitizers)), str(threads), str(callers), *(["share-output"] if plant_shared_output else [])]
-    done = subprocess.run(command, input=data, capture_output=True, env=environment)
+    return run_cases(command, cases, environment)
+
+
+def run_plugin_driver(
+    cases: Sequence[DriverCase], *, sanitizers: str = "", mode: str = "plugin", engine: str = "source", schedule: str = "seq", seed: int = 1
+) -> list[np.ndarray | str]:
+    """The same on emulated GPU memory. mode: "plugin", "kernel" alone in linear layout, or the "naive" kernel."""
+    ptx = "ON" if engine != "source" else "OFF"
+    definitions = ("DEPLOYDCN_CUDA=ON", "DEPLOYDCN_EMULATION=ON", f"DEPLOYDCN_EMULATION_PTX={ptx}", *options(sanitizers))
+    folder = native.build_target("plugin_driver", f"emulation-{variant(sanitizers)}", *definitions)
+    command = [str(folder / "plugins" / "harness" / "plugin_driver"), mode, engine, schedule, str(seed)]
+    return run_cases(command, cases, {})
+
+
+def run_cases(command: Sequence[str], cases: Sequence[DriverCase], environment: Mapping[str, str]) -> list[np.ndarray | str]:
+    """Each case's output, or its error message. Fails when the driver crashes or a sanitizer reports."""
+    data = struct.pack("<I", len(cases)) + b"".join(map(_encode, cases))
+    sanitizers = {"ASAN_OPTIONS": "detect_leaks=1", "TSAN_OPTIONS": "halt_on_error=1"}
+    done = subprocess.run(command, input=data, capture_output=True, env={**os.environ, **sanitizers, **environment})
     assert done.returncode == 0, f"driver exit {done.returncode}: {done.stderr.decode()[-6000:]}"
     assert not done.stderr, done.stderr.decode()[-6000:]
     return _decode(cases, done.stdout)
@@ -86,7 +100,7 @@ def _encode(case: DriverCase) -> bytes:
         else:
             items = [value] if isinstance(value, int) else list(value)
             parts.append(b"i" + struct.pack(f"<I{len(items)}q", len(items), *items))
-    parts.append(bytes(DTYPE_CODES[dtype] for dtype in case.types.values()))
+    parts.append(struct.pack("<I", len(case.types)) + bytes(DTYPE_CODES[dtype] for dtype in case.types.values()))
     parts.append(struct.pack("<I", len(case.spec.inputs)))
     for tensor in case.spec.inputs:
         array = case.inputs.get(tensor.name)

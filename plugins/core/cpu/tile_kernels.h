@@ -11,7 +11,7 @@
 
 #include <cstdint>
 
-#include "core/cpu/activation.h"
+#include "core/activation.h"
 
 namespace deploydcn::cpu {
 

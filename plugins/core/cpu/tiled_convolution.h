@@ -14,7 +14,7 @@
 
 #include <vector>
 
-#include "core/cpu/activation.h"
+#include "core/activation.h"
 #include "core/cpu/tile_kernels.h"
 #include "core/cpu_op.h"
 

@@ -12,7 +12,7 @@ cpu::ConvolutionCall describe(const Attributes& attributes, Span<const TensorVie
   const Axes a = bind(kSpec, attributes, inputs);
   const cpu::ConvolutionShape shape{a[N],  a[C],  a[H],  a[W],  a[M],  a[OH], a[OW], a[KH], a[KW],
                                     a[SH], a[SW], a[PT], a[PL], a[DH], a[DW], a[G],  a[OG]};
-  const auto activation = cpu::activation_named(attributes.named(kSpec, "activation").string);
+  const auto activation = activation_named(attributes.named(kSpec, "activation").string);
   return {shape,
           {inputs[kX], inputs[kOffset], input_at(inputs, kMask), input_at(inputs, kBias), nullptr, activation},
           inputs[kW]};

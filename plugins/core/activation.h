@@ -5,7 +5,7 @@
 
 #include "core/error.h"
 
-namespace deploydcn::cpu {
+namespace deploydcn {
 
 enum class Activation { kNone, kRelu, kRelu6, kSilu };
 
@@ -17,4 +17,4 @@ inline Activation activation_named(const std::string& name) {
   throw InternalError("unknown activation " + name);
 }
 
-}  // namespace deploydcn::cpu
+}  // namespace deploydcn

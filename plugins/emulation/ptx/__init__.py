@@ -1,0 +1,1 @@
+"""PTX to C++: syntax, then one small function per instruction."""

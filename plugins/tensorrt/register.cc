@@ -1,0 +1,26 @@
+// What TensorRT finds in this library: the list of creators, and where to log.
+#include "ops/deform_conv2d/deform_conv2d_cuda.h"
+#include "ops/grouped_conv2d/grouped_conv2d_cuda.h"
+// new-gpu-op: include above
+#include "tensorrt/logger.h"
+#include "tensorrt/plugin.h"
+
+#define DEPLOYDCN_EXPORT extern "C" __attribute__((visibility("default")))
+
+DEPLOYDCN_EXPORT void setLoggerFinder(nvinfer1::ILoggerFinder* finder) { deploydcn::trt::set_logger_finder(finder); }
+
+DEPLOYDCN_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
+  using namespace deploydcn;
+  static trt::Creator creators[] = {
+      {deform_conv2d::kGpuOp, "DeformConv2d", "deploydcn"},
+      {grouped_conv2d::kGpuOp, "GroupedConv2d", "deploydcn"},
+      // The standard operator, which TensorRT-RTX does not have: PyTorch's own export builds unmodified.
+      {deform_conv2d::kGpuOp, "DeformConv", ""},
+      // new-gpu-op: insert above
+  };
+  constexpr int32_t kCount = sizeof creators / sizeof creators[0];
+  static nvinfer1::IPluginCreatorInterface* list[kCount];
+  for (int32_t i = 0; i < kCount; ++i) list[i] = &creators[i];
+  count = kCount;
+  return list;
+}

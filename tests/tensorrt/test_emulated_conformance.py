@@ -1,0 +1,87 @@
+"""The conformance table through real plugin objects and their kernels, on the emulator: sources and nvcc's PTX, every schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from deploydcn.ops import OPS, Op
+from deploydcn.ops.case import Case
+from deploydcn.testing import PluginFailure, run_plugin
+from deploydcn.testing.plugins import Engine, run_kernel
+from tests.conformance.test_conformance import inputs_of
+from tests.conformance.tolerances import TOLERANCE, relative_error
+from tests.cpp.driver import DriverCase, run_plugin_driver
+
+pytestmark = [pytest.mark.backend("emulation"), pytest.mark.slow]
+
+ENGINES: tuple[Engine, ...] = ("source", "ptx75", "ptx80")
+SCHEDULES = ("seq", "rev", "rand")
+
+
+def gpu_rows(op: Op) -> list[Mapping[str, str]]:
+    return [types for types in op.spec.type_rows if "float64" not in types.values()]
+
+
+def rows() -> Iterator[Any]:
+    for engine in ENGINES:
+        for op in OPS:
+            for types in gpu_rows(op):
+                if engine == "ptx75" and types["T"] == "bfloat16":
+                    continue  # no such tensor cores before 8.0: refused, see below
+                label = "_".join(dict.fromkeys(types.values()))
+                for case in op.cases:
+                    yield pytest.param(op, case, types, engine, id=f"{op.spec.snake_name}-{case.id}-{engine}-{label}")
+
+
+@pytest.mark.parametrize(("op", "case", "types", "engine"), rows())
+def test_plugin_equals_reference_on_every_schedule(op: Op, case: Case, types: Mapping[str, str], engine: Engine) -> None:
+    inputs = inputs_of(op, case, types)
+    outputs = [run_plugin(op.spec.name, inputs, case.attributes, engine=engine, schedule=schedule, seed=7)[0] for schedule in SCHEDULES]
+    assert relative_error(outputs[0], op.reference(inputs, case.attributes)[0]) <= TOLERANCE[types["T"]], case.why
+    assert len({output.tobytes() for output in outputs}) == 1
+
+
+@pytest.mark.parametrize("naive", [False, True], ids=["kernel", "naive"])
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.spec.snake_name)
+def test_kernels_on_linear_layouts(op: Op, naive: bool) -> None:
+    """What ONNX Runtime feeds them; TensorRT gives half precision in channels-last only."""
+    for types in gpu_rows(op):
+        for case in op.cases:
+            inputs = inputs_of(op, case, types)
+            got = run_kernel(op.spec.name, inputs, case.attributes, naive=naive)[0]
+            wanted = op.reference(inputs, case.attributes)[0]
+            assert relative_error(got, wanted) <= TOLERANCE[types["T"]], (case.id, types)
+
+
+def test_bfloat16_products_are_refused_before_compute_capability_8() -> None:
+    op = next(op for op in OPS if op.spec.name == "GroupedConv2d")
+    inputs = inputs_of(op, Case("bf16", {"X": (1, 16, 4, 4), "W": (16, 16, 1, 1)}), {"T": "bfloat16"})
+    with pytest.raises(PluginFailure, match=r"bfloat16 needs a GPU of compute capability 8\.0 or newer; use float16"):
+        run_plugin("GroupedConv2d", inputs, {}, engine="ptx75")
+
+
+WIDE_TILES = Case("wide_tiles", {"X": (6, 72, 9, 9), "W": (136, 72, 3, 3), "offset": (6, 18, 9, 9)}, {"pads": (1, 1, 1, 1)})
+
+
+@pytest.mark.parametrize("engine", ["source", "ptx80"])
+def test_wide_tiles_where_they_keep_the_gpu_busy(engine: Engine) -> None:
+    """More than 64 output channels and more blocks than the emulator's multiprocessors: the 128-column tiles."""
+    op = next(op for op in OPS if op.spec.name == "DeformConv2d")
+    inputs = inputs_of(op, WIDE_TILES, {"T": "float16", "T1": "float16"})
+    outputs = [run_plugin("DeformConv2d", inputs, WIDE_TILES.attributes, engine=engine, schedule=s)[0] for s in SCHEDULES]
+    assert relative_error(outputs[0], op.reference(inputs, WIDE_TILES.attributes)[0]) <= TOLERANCE["float16"]
+    assert len({output.tobytes() for output in outputs}) == 1
+
+
+@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.spec.snake_name)
+def test_plugins_under_sanitizers(op: Op, sanitizers: str) -> None:
+    """No access outside any tensor, and no race within or between blocks, whatever the offsets are."""
+    for types in gpu_rows(op):
+        cases = [DriverCase(op.spec, inputs_of(op, case, types), case.attributes, types) for case in op.cases]
+        for case, result in zip(cases, run_plugin_driver(cases, sanitizers=sanitizers, schedule="rand"), strict=True):
+            assert not isinstance(result, str), result
+            assert relative_error(result, op.reference(case.inputs, case.attributes)[0]) <= TOLERANCE[types["T"]]
