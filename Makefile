@@ -4,10 +4,10 @@ REQUIRE ?= ort
 BIN := .venv/bin
 # cmake and ninja come from the environment too: a machine needs Python and a compiler only.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-CXX_SOURCES := $(shell git ls-files 'plugins/**/*.h' 'plugins/**/*.cc' 'plugins/**/*.inl' 'tests/**/*.cc' 2>/dev/null | grep -v '\.gen\.h$$')
-NATIVE := CMakeLists.txt pyproject.toml $(shell find plugins -name '*.cc' -o -name '*.h' -o -name '*.inl' -o -name '*.map' -o -name CMakeLists.txt)
+CXX_SOURCES := $(shell git ls-files 'plugins/**/*.h' 'plugins/**/*.cc' 'plugins/**/*.inl' 'plugins/**/*.cu' 'plugins/**/*.cuh' 'tests/**/*.cc' 'tests/**/*.h' 'tests/**/*.cu' 2>/dev/null | grep -v '\.gen\.h$$')
+NATIVE := CMakeLists.txt pyproject.toml $(shell find plugins cmake -name '*.cc' -o -name '*.cu*' -o -name '*.h' -o -name '*.inl' -o -name '*.map' -o -name '*.cmake' -o -name CMakeLists.txt)
 
-.PHONY: demo test check format setup new-op clean
+.PHONY: demo test check format setup new-op gates clean
 
 setup: .venv/.built  ## the virtual environment, with the package installed in place and its libraries built
 
@@ -35,6 +35,11 @@ check: setup  ## lint, types and the fast tests: under a minute
 	$(BIN)/python -m deploydcn.codegen --check
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 -m "not slow" --require=$(REQUIRE)
+
+gates: setup  ## compile the kernels for every GPU architecture and check what the compiler made of them
+	$(BIN)/cmake -S . -B build/gates -G Ninja -DDEPLOYDCN_CUDA=ON -DDEPLOYDCN_CUDA_ARCHITECTURES=all
+	$(BIN)/cmake --build build/gates --target deploydcn_trt
+	$(BIN)/python -m tests.gates.gates build/gates/plugins/libdeploydcn_trt.so
 
 format: setup  ## rewrite sources in the project's format
 	$(BIN)/ruff check --fix .

@@ -45,7 +45,7 @@ endfunction()
 
 # Object files of .cu sources, for every architecture, into the variable named by `out`.
 function(compile_cuda out)
-  set(flags -std=c++17 -O3 --threads 2 -I${PROJECT_SOURCE_DIR}/plugins
+  set(flags -std=c++17 -O3 -Xptxas=--register-usage-level=8 --threads 2 -I${PROJECT_SOURCE_DIR}/plugins
     -Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra)
   if(DEPLOYDCN_WERROR)
     list(APPEND flags -Werror=all-warnings -Xcompiler=-Werror)

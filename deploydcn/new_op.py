@@ -125,14 +125,91 @@ const CpuOp kCpuOp = {{&kSpec, create}};
 
 }}  // namespace deploydcn::{snake}
 """,
+    "{snake}_cuda.h": """\
+// The GPU side of {snake}, as runtimes see it.
+#pragma once
+
+#include "gpu/gpu_op.h"
+
+namespace deploydcn::{snake} {{
+
+extern const gpu::GpuOp kGpuOp;
+
+}}  // namespace deploydcn::{snake}
+""",
+    "{snake}_cuda.cu": """\
+#include "ops/{snake}/{snake}_cuda.h"
+
+#include "gpu/numeric.cuh"
+#include "ops/{snake}/spec.gen.h"
+
+namespace deploydcn::{snake} {{
+
+// y = x * factor for `count` elements. Kernels have external linkage: the emulator finds them by name.
+template <class T>
+__global__ void scale(const T* x, float factor, int64_t count, T* y) {{
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i < count) y[i] = gpu::from_float<T>(gpu::to_float(x[i]) * factor);
+}}
+
+namespace {{
+
+template <class T>
+cudaError_t launch_as(const TensorView& x, float factor, int64_t count, void* y, cudaStream_t stream) {{
+  constexpr int kThreads = 256;
+  const dim3 grid(static_cast<unsigned>((count + kThreads - 1) / kThreads));
+  return GPU_LAUNCH(scale<T>, grid, dim3(kThreads), 0, stream, static_cast<const T*>(x.data), factor, count,
+                    static_cast<T*>(y));
+}}
+
+class Kernel : public gpu::GpuKernel {{
+ public:
+  explicit Kernel(const Attributes& attributes) : attributes_(attributes) {{}}
+
+  std::size_t workspace_bytes(Span<const TensorView> inputs) const override {{
+    bind(kSpec, attributes_, inputs);  // checks the shapes
+    return 0;
+  }}
+  void launch(Span<const TensorView> inputs, Span<const gpu::OutputView> outputs, void*,
+              gpu::Stream stream) const override {{
+    const Axes axes = bind(kSpec, attributes_, inputs);
+    const int64_t count = element_count(deploydcn::output_shape(kSpec, axes, 0));
+    if (count == 0) return;
+    const auto factor = static_cast<float>(attributes_.named(kSpec, "factor").number);
+    const cudaError_t status = inputs[0].dtype == DType::kFloat16
+                                   ? launch_as<__half>(inputs[0], factor, count, outputs[0].data, stream)
+                                   : launch_as<float>(inputs[0], factor, count, outputs[0].data, stream);
+    if (status != cudaSuccess) throw DeviceError(cudaGetErrorString(status));
+  }}
+
+ private:
+  Attributes attributes_;
+}};
+
+std::unique_ptr<gpu::GpuKernel> create(const Attributes& attributes, const gpu::GpuOptions&) {{
+  return std::make_unique<Kernel>(attributes);
+}}
+
+}}  // namespace
+
+const gpu::GpuOp kGpuOp = {{&kSpec, {{}}, {{}}, create}};
+
+}}  // namespace deploydcn::{snake}
+""",
 }
 
 # (file, mark, line to insert before the mark)
 LISTS = (
     ("deploydcn/ops/__init__.py", "    # new-op: insert above", "    Op({snake}.SPEC, {snake}.reference, {snake}.CASES),\n"),
     ("deploydcn/nn/torch_ops.py", "    # new-op: insert above", '    "{name}": lambda input, factor: input * factor,\n'),
-    ("plugins/ort/register.cc", "// new-op: include above", '#include "ops/{snake}/{snake}_cpu.h"\n'),
-    ("plugins/ort/register.cc", "    // new-op: insert above", "    &{snake}::kCpuOp,\n"),
+    ("plugins/ort/cpu_ops.cc", "// new-op: include above", '#include "ops/{snake}/{snake}_cpu.h"\n'),
+    ("plugins/ort/cpu_ops.cc", "    // new-op: insert above", "    &{snake}::kCpuOp,\n"),
+    ("plugins/ort/cuda_ops.cc", "// new-gpu-op: include above", '#include "ops/{snake}/{snake}_cuda.h"\n'),
+    ("plugins/ort/cuda_ops.cc", "    // new-gpu-op: insert above", "    &{snake}::kGpuOp,\n"),
+    ("plugins/tensorrt/register.cc", "// new-gpu-op: include above", '#include "ops/{snake}/{snake}_cuda.h"\n'),
+    ("plugins/tensorrt/register.cc", "      // new-gpu-op: insert above", '      {{{snake}::kGpuOp, "{name}", "deploydcn"}},\n'),
+    ("plugins/harness/run_kernel.cc", "// new-gpu-op: include above", '#include "ops/{snake}/{snake}_cuda.h"\n'),
+    ("plugins/harness/run_kernel.cc", "    // new-gpu-op: insert above", "    &{snake}::kGpuOp,\n"),
     ("tests/cpp/kernel_driver.cc", "// new-op: include above", '#include "ops/{snake}/{snake}_cpu.h"\n'),
     ("tests/cpp/kernel_driver.cc", "    // new-op: insert above", "    &{snake}::kCpuOp,\n"),
 )

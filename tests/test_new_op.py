@@ -13,6 +13,7 @@ import pytest
 
 from deploydcn.errors import InvalidArgument
 from deploydcn.new_op import create, snake_case
+from deploydcn.testing.native import find_nvcc
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -49,21 +50,15 @@ def test_skeleton_compiles_and_passes(tmp_path: Path) -> None:
         assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
 
     run(*python, "-m", "deploydcn.codegen")
-    run("cmake", "-S", ".", "-B", "build/copy", "-DDEPLOYDCN_WERROR=ON", "-G", "Ninja")
+    run("cmake", "-S", ".", "-B", "build/copy", "-DDEPLOYDCN_WERROR=ON", "-DDEPLOYDCN_CUDA=OFF", "-G", "Ninja")
     run("cmake", "--build", "build/copy", "-j", "2")
     run("cmake", "--install", "build/copy", "--prefix", str(copy))
-    run(
-        *python,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "tests/conformance/test_conformance.py",
-        "tests/test_spec.py",
-        "-k",
-        "scale_by",
-    )
+    tests = [*python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    run(*tests, "tests/conformance/test_conformance.py", "tests/test_spec.py", "-k", "scale_by")
+    if find_nvcc():
+        gpu = ("-DDEPLOYDCN_EMULATION=ON", "-DDEPLOYDCN_EMULATION_PTX=OFF", "-DDEPLOYDCN_WERROR=ON")
+        run("cmake", "-S", ".", "-B", "build/emulation", "-G", "Ninja", *gpu)
+        run(*tests, "tests/tensorrt/test_emulated_conformance.py", "-k", "scale_by and not ptx and not sanitizers")
     listing = subprocess.run(
         [*python, "-c", "from deploydcn.ops import OPS; print(OPS[-1].spec.name)"],
         cwd=copy,

@@ -70,6 +70,40 @@ def test_python_names_what_is_wrong(name: str) -> None:
     assert message in str(raised.value)
 
 
+@pytest.mark.parametrize("name", BAD)
+def test_complete_shapes_are_checked_alike_as_known_ones(name: str) -> None:
+    changes, attributes, message = BAD[name]
+    with pytest.raises(InvalidArgument) as raised:
+        DEFORM.check_known(shapes_of(changes), attributes)
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "attributes", "message"),
+    [
+        ({"offset": ("n", 16, None, None)}, {}, "input offset: dimension 1 is 16; wanted 18"),
+        ({"W": (4, 7, 3, 3)}, {}, "input W: dimension 1 is 7; wanted 8 = C//G"),
+        ({}, {"offset_group": 3}, "C is 8; wanted a multiple of OG = 3"),
+        ({"offset": (None, 18, 5, "w"), "mask": (None, 9, 6, "w")}, {}, "input mask: dimension 2 is 6; wanted 5 = (H + PT + PB"),
+        ({"X": ("n", 8, 2, "w")}, {}, "OH is 0; wanted at least 1"),
+        ({"offset": ("n", 18)}, {}, "input offset has shape ['n', 18]; wanted 4 dimensions"),
+    ],
+)
+def test_partly_known_shapes_are_checked_as_far_as_they_are_known(
+    changes: dict[str, Any], attributes: dict[str, Any], message: str
+) -> None:
+    partial = {"X": ("n", 8, "h", None), "W": W, "offset": ("n", None, None, None)}
+    DEFORM.check_known(partial, {})
+    with pytest.raises(InvalidArgument) as raised:
+        DEFORM.check_known({**partial, **changes}, attributes)
+    assert message in str(raised.value)
+
+
+def test_nothing_known_is_nothing_wrong() -> None:
+    DEFORM.check_known({}, {"group": 3})
+    DEFORM.check_known({"X": (None,) * 4, "W": (None,) * 4, "offset": (None,) * 4}, {"group": 3, "offset_group": 5})
+
+
 @pytest.mark.slow
 def test_cpp_names_the_same() -> None:
     """The C++ checks are the same spec, interpreted a second time: its messages say the same."""
@@ -138,14 +172,17 @@ def test_operator_has_all_its_parts(op: Op) -> None:
 
     name = op.spec.snake_name
     folder = ROOT / "plugins" / "ops" / name
-    assert {path.name for path in folder.iterdir()} >= {"spec.gen.h", f"{name}_cpu.cc", f"{name}_cpu.h"}
+    sources = {f"{name}_{side}" for side in ("cpu.cc", "cpu.h", "cuda.cu", "cuda.h")}
+    assert {path.name for path in folder.iterdir()} >= {"spec.gen.h", *sources}
     assert {path.name for path in (ROOT / "deploydcn" / "ops" / name).glob("*.py")} == {
         "__init__.py",
         "cases.py",
         "reference.py",
         "spec.py",
     }
-    assert f"{name}::kCpuOp" in (ROOT / "plugins" / "ort" / "register.cc").read_text()
+    assert f"{name}::kCpuOp" in (ROOT / "plugins" / "ort" / "cpu_ops.cc").read_text()
+    for adapter in ("ort/cuda_ops.cc", "tensorrt/register.cc", "harness/run_kernel.cc"):
+        assert f"{name}::kGpuOp" in (ROOT / "plugins" / adapter).read_text()
     assert op.spec.name in IMPLEMENTATIONS
     register_schemas()
     assert onnx.defs.has(op.spec.name, DOMAIN)

@@ -36,7 +36,8 @@ def build_target(target: str, variant: str, *definitions: str) -> Path:
     root = source_root()
     folder = root / "build" / variant
     folder.mkdir(parents=True, exist_ok=True)
-    configure = ["cmake", "-S", str(root), "-B", str(folder), "-DDEPLOYDCN_WERROR=ON", *(f"-D{entry}" for entry in definitions)]
+    options = ["-DDEPLOYDCN_WERROR=ON", *(f"-D{entry}" for entry in definitions)]
+    configure = ["cmake", "-S", str(root), "-B", str(folder), "-G", "Ninja", *options]
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for command in (configure, ["cmake", "--build", str(folder), "--target", target, "-j", "2"]):

@@ -121,6 +121,25 @@ def run_kernel(
     return _result(native, run).outputs
 
 
+def run_ort_op(
+    op: str,
+    inputs: Mapping[str, np.ndarray],
+    attrs: Mapping[str, Any] | None = None,
+    *,
+    engine: Engine = "source",
+    schedule: Schedule = "seq",
+    seed: int = 0,
+) -> list[np.ndarray]:
+    """Run an operator as ONNX Runtime's CUDA execution provider does, on a fake of that runtime.
+
+    Arguments and errors otherwise as `run_plugin`.
+    """
+    native = _prepare(None, engine, schedule, seed)
+    keep: list[Any] = []
+    run = native.harness_run_ort_op(op.encode(), *_fields(attrs or {}, keep), *_tensors(_in_order(_spec_of(op), inputs), keep))
+    return _result(native, run).outputs
+
+
 def restore_plugin(op: str, fields: Mapping[str, Any]) -> None:
     """Create a plugin from the fields an engine stores.
 
@@ -161,7 +180,7 @@ def emulated_library() -> str:
 @cache
 def _load(path: str) -> ctypes.CDLL:
     native = ctypes.CDLL(path)
-    for name in ("harness_run_plugin", "harness_run_kernel", "harness_restore_plugin"):
+    for name in ("harness_run_plugin", "harness_run_kernel", "harness_run_ort_op", "harness_restore_plugin"):
         getattr(native, name).restype = ctypes.c_void_p
     native.harness_output.restype = _Tensor
     for name in ("harness_error", "harness_report", "deploydcn_emulation_error"):

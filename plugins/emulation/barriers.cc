@@ -46,7 +46,7 @@ void barrier(Site site) {
 }  // namespace
 
 bool same_site(const Site& a, const Site& b) {
-  return a.line == b.line && (a.file == b.file || !std::strcmp(a.file, b.file));
+  return !a.compared || (a.line == b.line && (a.file == b.file || !std::strcmp(a.file, b.file)));
 }
 
 void sync_block(Site site) { barrier(site); }

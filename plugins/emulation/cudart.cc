@@ -84,6 +84,7 @@ extern "C" {
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
   const Lock lock(runtime_mutex());
   if (const cudaError_t refused = refuse_inside_enqueue("cudaMalloc")) return refused;
+  install_fault_handler();  // from here on the host can touch what it must not
   *memory = allocate_device(bytes);
   return with_sticky(*memory ? cudaSuccess : cudaErrorMemoryAllocation);
 }

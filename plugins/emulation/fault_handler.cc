@@ -53,10 +53,13 @@ void on_signal(int signal, siginfo_t* info, void* context) {
     if (write(STDERR_FILENO, text, static_cast<size_t>(length)) < 0) _exit(138);
     _exit(139);
   }
+  // Not ours: another handler's, or the instruction faults again under the default action.
   for (size_t i = 0; i < std::size(kSignals); ++i) {
-    if (kSignals[i] == signal) sigaction(signal, &previous_actions[i], nullptr);
+    if (kSignals[i] != signal) continue;
+    if (previous_actions[i].sa_flags & SA_SIGINFO) return previous_actions[i].sa_sigaction(signal, info, context);
+    sigaction(signal, &previous_actions[i], nullptr);
   }
-}  // not ours: the instruction faults again under the previous handler
+}
 
 // A stack that overflowed cannot run its own handler. One per OS thread.
 void provide_signal_stack() {

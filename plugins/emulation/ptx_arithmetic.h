@@ -159,7 +159,10 @@ inline float directed_float(double value) {
 }
 template <Rounding kRounding>
 inline float directed_fma(float a, float b, float c) {
-  return directed_float<kRounding>(product_plus_to_odd(a, b, c));
+  const double product = static_cast<double>(a) * b, exact = product_plus_to_odd(a, b, c);
+  // Terms that cancel give -0 when rounding down, +0 otherwise.
+  if (kRounding == Rounding::kDown && exact == 0 && std::signbit(product) != std::signbit(c)) return -0.f;
+  return directed_float<kRounding>(exact);
 }
 
 // float to integer, already integral: out of range saturates; NaN gives 0, or with 64 bits on either side the middle of

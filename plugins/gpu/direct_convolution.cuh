@@ -6,7 +6,8 @@
 
 namespace deploydcn::gpu {
 
-inline constexpr int kDirectOutputs = 8, kDirectThreads = 128;
+// kDirectBlocks must fit a multiprocessor: 72 registers per thread, which no kernel below spills.
+inline constexpr int kDirectOutputs = 8, kDirectThreads = 128, kDirectBlocks = 7;
 
 // The eight outputs of a thread, and its place in the grid: neighbouring threads take what lies side by side in memory.
 struct DirectThread {
@@ -37,7 +38,8 @@ __device__ __forceinline__ void write_outputs(const ConvolutionArguments& a, con
 // Any shape, channel by channel. Weights are read from where they lie: in linear layout all threads of a warp read the
 // same one.
 template <class T, class Sampling, Layout kLayout>
-__global__ void __launch_bounds__(kDirectThreads) direct_convolution(const __grid_constant__ ConvolutionArguments a) {
+__global__ void __launch_bounds__(kDirectThreads, kDirectBlocks)
+    direct_convolution(const __grid_constant__ ConvolutionArguments a) {
   const DirectThread thread(a, kLayout);
   if (!thread.inside) return;
   const int taps = a.kernel_h * a.kernel_w, channels = a.channels / a.groups, outputs = a.outputs / a.groups;
@@ -98,7 +100,8 @@ __global__ void pack_direct_weights(const __grid_constant__ ConvolutionArguments
 }
 
 template <class T, class Sampling>
-__global__ void __launch_bounds__(kDirectThreads) direct_packets(const __grid_constant__ ConvolutionArguments a) {
+__global__ void __launch_bounds__(kDirectThreads, kDirectBlocks)
+    direct_packets(const __grid_constant__ ConvolutionArguments a) {
   const DirectThread thread(a, Layout::kChannelsLast8);
   if (!thread.inside) return;
   const int taps = a.kernel_h * a.kernel_w, channels = a.channels / a.groups;

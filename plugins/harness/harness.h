@@ -40,6 +40,10 @@ DEPLOYDCN_HARNESS_API HarnessRun* harness_run_kernel(const char* name, int32_t n
                                                      int32_t field_count, const HarnessTensor* inputs,
                                                      int32_t input_count);
 
+// The op as ONNX Runtime's CUDA execution provider runs it. inputs: as for harness_run_kernel.
+DEPLOYDCN_HARNESS_API HarnessRun* harness_run_ort_op(const char* name, const HarnessField* fields, int32_t field_count,
+                                                     const HarnessTensor* inputs, int32_t input_count);
+
 // "" when all went well. Otherwise which step failed, followed by what the plugin logged and the emulator found.
 DEPLOYDCN_HARNESS_API const char* harness_error(const HarnessRun* run);
 // What the plugin decided on the way, one line each: formats, workspace, serialised fields.

@@ -1,4 +1,4 @@
-// Naive kernels, one per op: compiled for tests only.
+// Naive kernels of the ops whose production kernels are not naive themselves: compiled for tests only.
 #pragma once
 
 #include "core/activation.h"
@@ -7,6 +7,5 @@
 namespace deploydcn::harness {
 
 extern const gpu::GpuOp kNaiveDeformConv2d, kNaiveGroupedConv2d;
-// new-gpu-op: declare above
 
 }  // namespace deploydcn::harness

@@ -13,18 +13,19 @@
 namespace deploydcn::harness {
 namespace {
 
+const gpu::GpuOp* const kOps[] = {
+    &deform_conv2d::kGpuOp,
+    &grouped_conv2d::kGpuOp,
+    // new-gpu-op: insert above
+};
+const gpu::GpuOp* const kNaiveOps[] = {&kNaiveDeformConv2d, &kNaiveGroupedConv2d};
+
 const gpu::GpuOp& find_op(const char* name, bool naive) {
-  const struct {
-    const gpu::GpuOp &production, &naive;
-  } ops[] = {
-      {deform_conv2d::kGpuOp, kNaiveDeformConv2d},
-      {grouped_conv2d::kGpuOp, kNaiveGroupedConv2d},
-      // new-gpu-op: insert above
-  };
-  for (const auto& op : ops) {
-    if (std::strcmp(op.production.spec->name, name) == 0) return naive ? op.naive : op.production;
+  const Span<const gpu::GpuOp* const> ops = naive ? Span<const gpu::GpuOp* const>(kNaiveOps) : kOps;
+  for (const gpu::GpuOp* op : ops) {
+    if (std::strcmp(op->spec->name, name) == 0) return *op;
   }
-  throw InvalidArgument(std::string("no GPU op ") + name);
+  throw InvalidArgument(std::string("no ") + (naive ? "naive kernel" : "GPU kernel") + " of an op " + name);
 }
 
 void run(const gpu::GpuOp& op, const trt::NodeFields& node, const HarnessTensor* inputs, int32_t count,

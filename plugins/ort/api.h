@@ -67,6 +67,8 @@ enum MemType { kMemTypeDefault = 0 };
   SLOT(132, ReleaseAllocator, void, (Allocator * allocator))                                                           \
   SLOT(163, KernelInfoGetAttributeArray_int64, Status*,                                                                \
        (const KernelInfo* info, const char* name, int64_t* out, size_t* size))                                         \
+  SLOT(193, KernelContext_GetGPUComputeStream, Status*, (const KernelContext* context, void** out))                    \
+  SLOT(194, GetTensorMemoryInfo, Status*, (const Value* value, const MemoryInfo** out))                                \
   SLOT(230, KernelInfo_GetInputCount, Status*, (const KernelInfo* info, size_t* out))                                  \
   SLOT(237, HasSessionConfigEntry, Status*, (const SessionOptions* options, const char* key, int* out))                \
   SLOT(238, GetSessionConfigEntry, Status*, (const SessionOptions* options, const char* key, char* out, size_t* size)) \

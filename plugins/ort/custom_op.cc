@@ -7,7 +7,8 @@ namespace deploydcn::ort {
 namespace {
 
 struct Op : CustomOp {
-  const CpuOp* op;
+  const OpSpec* spec;
+  Provider provider;
   std::string name;
   std::vector<DType> dtypes;  // one per type parameter
 };
@@ -76,7 +77,7 @@ class NodeAttributes : public AttributeSource {
 };
 
 struct Kernel {
-  std::unique_ptr<CpuKernel> kernel;
+  std::unique_ptr<NodeKernel> kernel;
   std::size_t inputs;
   std::string where;  // "DeformConv2d node 'backbone.conv': "
 };
@@ -85,19 +86,17 @@ Status* create_kernel(const CustomOp* base, const void*, const KernelInfo* info,
   const Op& op = self(base);
   const auto where = [&] { return op.name + " node '" + node_name(info) + "': "; };
   return guarded(where, [&] {
-    const OpSpec& spec = *op.op->spec;
     std::size_t count = 0;
     check(api().KernelInfo_GetInputCount(info, &count));
-    std::vector<TensorView> constants(spec.inputs.size());
-    for (std::size_t i = 0; i < count && i < constants.size(); ++i) {
+    std::vector<TensorView> constants(op.spec->inputs.size());
+    for (std::size_t i = 0; op.provider.reads_constants && i < count && i < constants.size(); ++i) {
       int is_constant = 0;
       const Value* value = nullptr;
       if (succeeded(api().KernelInfoGetConstantInput_tensor(info, i, &is_constant, &value)) && is_constant) {
         constants[i] = view(value);
       }
     }
-    const Attributes attributes = Attributes::read(spec, NodeAttributes(info));
-    *out = new Kernel{op.op->create(attributes, op.dtypes, constants), spec.inputs.size(), where()};
+    *out = new Kernel{op.provider.create(NodeAttributes(info), op.dtypes, constants), constants.size(), where()};
   });
 }
 
@@ -113,8 +112,7 @@ Status* compute(void* opaque, KernelContext* context) {
                      check(api().KernelContext_GetInput(context, i, &value));
                      inputs[i] = view(value);
                    }
-                   OrtContext runtime(context);
-                   kernel.kernel->compute(inputs, runtime);
+                   kernel.kernel->compute(inputs, context);
                  });
 }
 
@@ -122,30 +120,31 @@ Characteristic characteristic(bool optional) { return optional ? kOptional : kRe
 
 }  // namespace
 
-std::unique_ptr<CustomOp> make_custom_op(const CpuOp& cpu_op, std::string name, std::size_t row, bool infer_shapes) {
+std::unique_ptr<CustomOp> make_custom_op(const OpSpec& spec, Provider provider, std::string name, std::size_t row,
+                                         bool infer_shapes) {
   auto op = std::make_unique<Op>();
   static_cast<CustomOp&>(*op) = CustomOp{};
-  op->op = &cpu_op;
+  op->spec = &spec;
+  op->provider = std::move(provider);
   op->name = std::move(name);
-  const OpSpec& spec = *cpu_op.spec;
   for (int i = 0; i < spec.type_params; ++i) op->dtypes.push_back(spec.type_rows[row * spec.type_params + i]);
 
   op->version = kApiVersion;
   op->GetName = [](const CustomOp* op) { return self(op).name.c_str(); };
-  op->GetExecutionProviderType = [](const CustomOp*) { return "CPUExecutionProvider"; };
-  op->GetInputTypeCount = [](const CustomOp* op) { return self(op).op->spec->inputs.size(); };
+  op->GetExecutionProviderType = [](const CustomOp* op) { return self(op).provider.name; };
+  op->GetInputTypeCount = [](const CustomOp* op) { return self(op).spec->inputs.size(); };
   op->GetInputType = [](const CustomOp* op, size_t i) {
-    return element_type(self(op).dtypes[self(op).op->spec->inputs[i].type_param]);
+    return element_type(self(op).dtypes[self(op).spec->inputs[i].type_param]);
   };
-  op->GetOutputTypeCount = [](const CustomOp* op) { return self(op).op->spec->outputs.size(); };
+  op->GetOutputTypeCount = [](const CustomOp* op) { return self(op).spec->outputs.size(); };
   op->GetOutputType = [](const CustomOp* op, size_t i) {
-    return element_type(self(op).dtypes[self(op).op->spec->outputs[i].type_param]);
+    return element_type(self(op).dtypes[self(op).spec->outputs[i].type_param]);
   };
   op->GetInputCharacteristic = [](const CustomOp* op, size_t i) {
-    return characteristic(self(op).op->spec->inputs[i].optional);
+    return characteristic(self(op).spec->inputs[i].optional);
   };
   op->GetOutputCharacteristic = [](const CustomOp* op, size_t i) {
-    return characteristic(self(op).op->spec->outputs[i].optional);
+    return characteristic(self(op).spec->outputs[i].optional);
   };
   op->GetInputMemoryType = [](const CustomOp*, size_t) { return kMemTypeDefault; };
   op->GetVariadicInputMinArity = [](const CustomOp*) { return 1; };
@@ -157,10 +156,10 @@ std::unique_ptr<CustomOp> make_custom_op(const CpuOp& cpu_op, std::string name, 
   op->KernelDestroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };
   if (infer_shapes) {
     op->InferOutputShapeFn = [](const CustomOp* op, ShapeInferContext* context) {
-      return guarded([&] { return self(op).name + ": "; }, [&] { infer_output_shapes(*self(op).op->spec, context); });
+      return guarded([&] { return self(op).name + ": "; }, [&] { infer_output_shapes(*self(op).spec, context); });
     };
   }
-  op->GetStartVersion = [](const CustomOp* op) { return self(op).op->spec->since_version; };
+  op->GetStartVersion = [](const CustomOp* op) { return self(op).spec->since_version; };
   op->GetEndVersion = [](const CustomOp*) { return INT32_MAX; };
   return op;
 }

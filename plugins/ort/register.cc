@@ -3,23 +3,15 @@
 // Session config entry "deploydcn.replace_standard" = "1", set before registering, also puts our kernel in the place of
 // the standard DeformConv, for files that carry it and for runtimes that have no kernel for it (before 1.25).
 #include <cstdio>
+#include <cstring>
 #include <mutex>
 #include <vector>
 
-#include "ops/deform_conv2d/deform_conv2d_cpu.h"
-#include "ops/grouped_conv2d/grouped_conv2d_cpu.h"
-// new-op: include above
-#include "ort/custom_op.h"
+#include "ort/providers.h"
 #include "ort/runtime.h"
 
 namespace deploydcn::ort {
 namespace {
-
-const CpuOp* const kOps[] = {
-    &deform_conv2d::kCpuOp,
-    &grouped_conv2d::kCpuOp,
-    // new-op: insert above
-};
 
 // Runtimes before 1.24 dereference a null type when a custom op with a shape function leaves out an optional input, as
 // DeformConv2d with a mask and no bias does. There, output shapes stay unknown until the first run.
@@ -33,9 +25,16 @@ bool infers_shapes_safely(const char* version) {
 class Domain {
  public:
   explicit Domain(const char* name) { check(api().CreateCustomOpDomain(name, &domain_)); }
-  void add(const CpuOp& op, const char* name, std::size_t row) {
-    ops_.push_back(make_custom_op(op, name, row, g_infer_shapes));
-    check(api().CustomOpDomain_Add(domain_, ops_.back().get()));
+  // Adds an op under a name, for every row of its types that the provider takes and `wanted` admits.
+  template <class Wanted>
+  void add(const ProvidedOp& op, const char* name, Wanted&& wanted) {
+    const auto width = static_cast<std::size_t>(op.spec->type_params);
+    for (std::size_t row = 0; row * width < op.spec->type_rows.size(); ++row) {
+      const Span<const DType> types(op.spec->type_rows.data() + row * width, width);
+      if (!op.takes(types) || !wanted(types)) continue;
+      ops_.push_back(make_custom_op(*op.spec, op.provider, name, row, g_infer_shapes));
+      check(api().CustomOpDomain_Add(domain_, ops_.back().get()));
+    }
   }
   CustomOpDomain* get() const { return domain_; }
 
@@ -44,14 +43,16 @@ class Domain {
   std::vector<std::unique_ptr<CustomOp>> ops_;
 };
 
-std::size_t row_count(const OpSpec& spec) { return spec.type_rows.size() / static_cast<std::size_t>(spec.type_params); }
+std::vector<ProvidedOp> all_ops() {
+  std::vector<ProvidedOp> ops = cpu_ops();
+  for (ProvidedOp& op : cuda_ops()) ops.push_back(std::move(op));
+  return ops;
+}
 
 Domain& own_domain() {
   static Domain* domain = [] {
     auto made = std::make_unique<Domain>("deploydcn");
-    for (const CpuOp* op : kOps) {
-      for (std::size_t row = 0; row < row_count(*op->spec); ++row) made->add(*op, op->spec->name, row);
-    }
+    for (const ProvidedOp& op : all_ops()) made->add(op, op.spec->name, [](Span<const DType>) { return true; });
     return made.release();
   }();
   return *domain;
@@ -61,9 +62,9 @@ Domain& own_domain() {
 Domain& standard_domain() {
   static Domain* domain = [] {
     auto made = std::make_unique<Domain>("");
-    const CpuOp& op = deform_conv2d::kCpuOp;
-    for (std::size_t row = 0; row < row_count(*op.spec); ++row) {
-      if (op.spec->type_rows[2 * row] == op.spec->type_rows[2 * row + 1]) made->add(op, "DeformConv", row);
+    for (const ProvidedOp& op : all_ops()) {
+      if (std::strcmp(op.spec->name, "DeformConv2d") != 0) continue;
+      made->add(op, "DeformConv", [](Span<const DType> types) { return types[0] == types[1]; });
     }
     return made.release();
   }();

@@ -148,6 +148,15 @@ Status* compute(void*, KernelContext* context) {
   Allocator* allocator = nullptr;
   status = g_api->KernelContext_GetAllocator(context, memory, &allocator);
   note("KernelContext_GetAllocator", status, allocator != nullptr);
+  const MemoryInfo* tensor_memory = nullptr;
+  Allocator* beside = nullptr;
+  status = g_api->GetTensorMemoryInfo(value, &tensor_memory);
+  if (!status) status = g_api->KernelContext_GetAllocator(context, tensor_memory, &beside);
+  note("GetTensorMemoryInfo", status, beside != nullptr);
+  if (beside) g_api->ReleaseAllocator(beside);
+  void* stream = &stream;
+  status = g_api->KernelContext_GetGPUComputeStream(context, &stream);
+  note("KernelContext_GetGPUComputeStream", status, stream == nullptr);  // none on the CPU
   g_api->ReleaseMemoryInfo(memory);
   note("ReleaseMemoryInfo", nullptr, true);
   void* block = nullptr;

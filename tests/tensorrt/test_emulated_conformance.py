@@ -10,7 +10,7 @@ import pytest
 from deploydcn.ops import OPS, Op
 from deploydcn.ops.case import Case
 from deploydcn.testing import PluginFailure, run_plugin
-from deploydcn.testing.plugins import Engine, run_kernel
+from deploydcn.testing.plugins import Engine, run_kernel, run_ort_op
 from tests.conformance.test_conformance import inputs_of
 from tests.conformance.tolerances import TOLERANCE, relative_error
 from tests.cpp.driver import DriverCase, run_plugin_driver
@@ -44,10 +44,12 @@ def test_plugin_equals_reference_on_every_schedule(op: Op, case: Case, types: Ma
     assert len({output.tobytes() for output in outputs}) == 1
 
 
-@pytest.mark.parametrize("naive", [False, True], ids=["kernel", "naive"])
-@pytest.mark.parametrize("op", OPS, ids=lambda op: op.spec.snake_name)
+LINEAR = [(op, naive) for op in OPS for naive in (False, True) if not naive or op.spec.name in ("DeformConv2d", "GroupedConv2d")]
+
+
+@pytest.mark.parametrize(("op", "naive"), LINEAR, ids=[f"{op.spec.snake_name}-{'naive' if naive else 'kernel'}" for op, naive in LINEAR])
 def test_kernels_on_linear_layouts(op: Op, naive: bool) -> None:
-    """What ONNX Runtime feeds them; TensorRT gives half precision in channels-last only."""
+    """What ONNX Runtime feeds them; TensorRT gives half precision in channels-last only. The naive kernels are second oracles."""
     for types in gpu_rows(op):
         for case in op.cases:
             inputs = inputs_of(op, case, types)
@@ -85,3 +87,15 @@ def test_plugins_under_sanitizers(op: Op, sanitizers: str) -> None:
         for case, result in zip(cases, run_plugin_driver(cases, sanitizers=sanitizers, schedule="rand"), strict=True):
             assert not isinstance(result, str), result
             assert relative_error(result, op.reference(case.inputs, case.attributes)[0]) <= TOLERANCE[types["T"]]
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.spec.snake_name)
+def test_onnxruntime_cuda_ops_on_a_fake_runtime(op: Op) -> None:
+    """The same kernels as custom ops of the CUDA execution provider: on its stream, with its allocator."""
+    for types in gpu_rows(op):
+        for case in op.cases:
+            inputs = inputs_of(op, case, types)
+            got = run_ort_op(op.spec.name, inputs, case.attributes)[0]
+            assert relative_error(got, op.reference(inputs, case.attributes)[0]) <= TOLERANCE[types["T"]], (case.id, types)
+    with pytest.raises(PluginFailure, match=r"no CUDA kernel for .* with these types"):
+        run_ort_op(op.spec.name, inputs_of(op, op.cases[0], dict.fromkeys(op.spec.type_rows[0], "float64")), op.cases[0].attributes)

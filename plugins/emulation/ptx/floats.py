@@ -51,8 +51,12 @@ def multiply_add(parsed: Instruction, function: Function, sources: list[str], op
         if kind.name != "f32":
             raise PtxError(f"rounding .{rounding} of {kind.name}")
         a, b, *c = sources
-        as_fma = {"add": (a, "1.f", b), "sub": (b, "-1.f", a), "mul": (a, b, "-0.f"), "fma": (a, b, *c)}[parsed.base]
-        operation = f"directed_fma<Rounding::{ROUNDINGS[rounding]}>({', '.join(as_fma)})"
+        direction = f"Rounding::{ROUNDINGS[rounding]}"
+        if parsed.base == "mul":
+            operation = f"directed_float<{direction}>(double({a}) * {b})"
+        else:
+            as_fma = {"add": (a, "1.f", b), "sub": (b, "-1.f", a), "fma": (a, b, *c)}[parsed.base]
+            operation = f"directed_fma<{direction}>({', '.join(as_fma)})"
     return function.store(parsed.operands[0], kind, finish(parsed, operation))
 
 

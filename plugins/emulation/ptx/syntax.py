@@ -123,14 +123,20 @@ def _max_threads(directives: str) -> int:
     return threads
 
 
+def _blank(pattern: str, text: str) -> str:
+    """Removes what the pattern matches, but keeps its lines."""
+    return re.sub(pattern, lambda removed: "\n" * removed.group().count("\n"), text, flags=re.S | re.M)
+
+
 def _read_module_level(text: str, start: int, end: int, module: Module) -> None:
     """Variables between functions. Device functions are skipped: calling one is an error of its own."""
-    outside = re.sub(r"\.func\b.*?(\{.*?\n\}|;)", lambda skipped: "\n" * skipped.group().count("\n"), text[start:end], flags=re.S)
+    # .version, .target and .address_size end with their line, not with a semicolon.
+    outside = _blank(r"^[ \t]*\.(version|target|address_size)\b[^\n]*$", text[start:end])
+    outside = _blank(r"(\.(visible|extern|weak)\s+)*\.func\b.*?(^\}|;)", outside)
     line = text.count("\n", 0, start) + 1
     for statement in outside.split(";"):
         first = line + statement.count("\n", 0, len(statement) - len(statement.lstrip()))
-        # .version, .target and .address_size end with their line, not with a semicolon.
-        declaration = re.sub(r"^\s*\.(version|target|address_size)\b[^\n]*$", "", statement, flags=re.M).strip()
+        declaration = statement.strip()
         if declaration.startswith((".file", ".section")):
             raise PtxError("debug information; compile without -lineinfo and -g", first)
         if declaration:

@@ -1,0 +1,44 @@
+#include "core/cpu_op.h"
+#include "ops/deform_conv2d/deform_conv2d_cpu.h"
+#include "ops/grouped_conv2d/grouped_conv2d_cpu.h"
+// new-op: include above
+#include "ort/providers.h"
+#include "ort/runtime.h"
+
+namespace deploydcn::ort {
+namespace {
+
+const CpuOp* const kOps[] = {
+    &deform_conv2d::kCpuOp,
+    &grouped_conv2d::kCpuOp,
+    // new-op: insert above
+};
+
+class CpuNode : public NodeKernel {
+ public:
+  explicit CpuNode(std::unique_ptr<CpuKernel> kernel) : kernel_(std::move(kernel)) {}
+  void compute(Span<const TensorView> inputs, KernelContext* context) const override {
+    OrtContext runtime(context);
+    kernel_->compute(inputs, runtime);
+  }
+
+ private:
+  std::unique_ptr<CpuKernel> kernel_;
+};
+
+Provider provider_of(const CpuOp& op) {
+  const auto create = [&op](const AttributeSource& node, Span<const DType> dtypes, Span<const TensorView> constants) {
+    return std::make_unique<CpuNode>(op.create(Attributes::read(*op.spec, node), dtypes, constants));
+  };
+  return {"CPUExecutionProvider", create, true};
+}
+
+}  // namespace
+
+std::vector<ProvidedOp> cpu_ops() {
+  std::vector<ProvidedOp> ops;
+  for (const CpuOp* op : kOps) ops.push_back({op->spec, provider_of(*op), [](Span<const DType>) { return true; }});
+  return ops;
+}
+
+}  // namespace deploydcn::ort
