@@ -173,6 +173,8 @@ class OpSpec:
             return str(text)
         if attr.kind == "float":
             return float(value)
+        if attr.kind == "ints" and not isinstance(value, list | tuple):
+            raise InvalidArgument(f"{where} is {value!r}; wanted {len(attr.axes)} integers: {', '.join(attr.axes)}")
         items = (value,) if attr.kind == "int" else tuple(value)
         if attr.kind == "ints" and len(items) != len(attr.axes):
             raise InvalidArgument(f"{where} has {len(items)} elements; wanted {len(attr.axes)}: {', '.join(attr.axes)}")
@@ -200,10 +202,7 @@ class OpSpec:
         for tensor in self.inputs:
             if not tensor.optional and tensor.name not in shapes:
                 raise InvalidArgument(f"{self.name} input {tensor.name} is missing; it is required")
-        for tensor in present:
-            if len(shapes[tensor.name]) != len(tensor.axes):
-                got, wanted = list(shapes[tensor.name]), ", ".join(tensor.axes)
-                raise InvalidArgument(f"{self.name} input {tensor.name} has shape {got}; wanted {len(tensor.axes)} dimensions ({wanted})")
+        self._check_ranks(shapes)
         computed = set(self.sizes)
         for tensor in present:
             for index, axis in enumerate(tensor.expressions):
@@ -213,9 +212,7 @@ class OpSpec:
                         raise self._axis_error(tensor, index, size, axes[axis.text], axis, axes)
         self._check_divisible(axes)
         for name, text in self.sizes.items():
-            axes[name] = Expression(text).evaluate(axes)
-            if abs(axes[name]) > INT64_MAX:
-                raise InvalidArgument("a size overflows 64-bit integers; wanted sizes below 2^63; check shapes and attributes")
+            axes[name] = self._checked_size(Expression(text).evaluate(axes))
         for name, least in self.at_least.items():
             if axes[name] < least:
                 raise InvalidArgument(self._too_small(name, axes[name], least, axes))
@@ -226,6 +223,47 @@ class OpSpec:
                     if shapes[tensor.name][index] != wanted_size:
                         raise self._axis_error(tensor, index, shapes[tensor.name][index], wanted_size, axis, axes)
         return axes
+
+    def check_known(self, shapes: Mapping[str, Sequence[Any]], attributes: Mapping[str, Any]) -> None:
+        """What `bind` checks, as far as partly known shapes allow: a size that is no int is unknown; inputs may be left out.
+
+        Raises:
+            InvalidArgument: what is known contradicts the spec.
+        """
+        axes: dict[str, int] = self._attribute_axes(self.complete_attributes(attributes))
+        self._check_ranks(shapes)
+        known = [
+            (tensor, index, axis, shapes[tensor.name][index])
+            for tensor in self.inputs
+            for index, axis in enumerate(tensor.expressions if tensor.name in shapes else ())
+            if isinstance(shapes[tensor.name][index], int)
+        ]
+        for tensor, index, axis, size in known:
+            if axis.is_name and axis.text not in self.sizes and axes.setdefault(axis.text, size) != size:
+                raise self._axis_error(tensor, index, size, axes[axis.text], axis, axes)
+        self._check_divisible(axes)
+        for name, text in self.sizes.items():
+            if all(used in axes for used in Expression(text).names):
+                axes[name] = self._checked_size(Expression(text).evaluate(axes))
+        for name, least in self.at_least.items():
+            if axes.get(name, least) < least:
+                raise InvalidArgument(self._too_small(name, axes[name], least, axes))
+        for tensor, index, axis, size in known:
+            if all(used in axes for used in axis.names) and size != axis.evaluate(axes):
+                raise self._axis_error(tensor, index, size, axis.evaluate(axes), axis, axes)
+            if axis.text in self.sizes:
+                axes.setdefault(axis.text, size)  # computed from an unknown size: inputs that bear it must still agree
+
+    def _checked_size(self, size: int) -> int:
+        if abs(size) > INT64_MAX:
+            raise InvalidArgument("a size overflows 64-bit integers; wanted sizes below 2^63; check shapes and attributes")
+        return size
+
+    def _check_ranks(self, shapes: Mapping[str, Sequence[Any]]) -> None:
+        for tensor in self.inputs:
+            if tensor.name in shapes and len(shapes[tensor.name]) != len(tensor.axes):
+                got, wanted = list(shapes[tensor.name]), ", ".join(tensor.axes)
+                raise InvalidArgument(f"{self.name} input {tensor.name} has shape {got}; wanted {len(tensor.axes)} dimensions ({wanted})")
 
     def output_shapes(self, shapes: Mapping[str, Sequence[Any]], attributes: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Output shapes for input shapes of int or torch.SymInt, without checking sizes against each other."""
@@ -248,7 +286,7 @@ class OpSpec:
 
     def _check_divisible(self, axes: Mapping[str, int]) -> None:
         for axis, divisor in self.divisible:
-            if axes[axis] % axes[divisor]:
+            if axis in axes and divisor in axes and axes[axis] % axes[divisor]:
                 raise InvalidArgument(
                     f"{self.name}: {axis} is {axes[axis]}; wanted a multiple of {divisor} = {axes[divisor]}; {self._fix((divisor,))}"
                 )
@@ -272,7 +310,7 @@ class OpSpec:
 def _derivation(expression: Expression, axes: Mapping[str, int]) -> str:
     if expression.is_name:
         return f" = {expression.text}"
-    values = ", ".join(f"{name}={axes[name]}" for name in expression.names)
+    values = ", ".join(f"{name}={axes.get(name, '?')}" for name in expression.names)
     return f" = {expression.text} ({values})"
 
 

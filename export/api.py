@@ -38,7 +38,8 @@ def export_onnx(
         path: the file to write. Models beyond 2 GB get their weights in `<path>.data`.
         kwargs: example keyword arguments.
         dynamic_shapes: as torch.export takes it, or with names: ({0: "n", 2: "h", 3: "w"},), or {"x": {0: "n"}}.
-        target: "ort" (our operators, for ONNX Runtime with deploydcn) or "standard" (ONNX operators only).
+        target: "ort" (our operators, for ONNX Runtime with deploydcn), "tensorrt" (our operators, as `build_engine` and trtexec
+            take them) or "standard" (ONNX operators only).
         opset: 19 to 25; 20 when None.
         output_names: names for the outputs, in order.
         check: run the file at the example shape and at other sizes of every dynamic axis, and compare with PyTorch.

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from deploydcn.errors import InvalidModel
 from deploydcn.onnx_schema import DOMAIN
 
 CONVOLUTIONS = ("DeformConv2d", "GroupedConv2d")
@@ -190,6 +191,22 @@ def to_standard(model: ir.Model) -> list[str]:
     for node in nodes_of(model, "GroupedConv2d", DOMAIN):
         _lower(node, "Conv", list(node.inputs), [])
     return notes
+
+
+def add_zero_biases(model: ir.Model) -> list[str]:
+    """A bias of zeros where a mask follows a missing one: TensorRT's parser takes no empty input before another."""
+    added = 0
+    for node in [*nodes_of(model, "DeformConv2d", DOMAIN), *nodes_of(model, "DeformConv")]:
+        weight, mask = node.inputs[1], input_at(node, 4)
+        if mask is None or input_at(node, 3) is not None:
+            continue
+        outputs = weight.shape[0] if weight is not None and weight.shape is not None else None
+        if weight is None or not isinstance(outputs, int):
+            raise InvalidModel(f"node {node.name!r} ({node.op_type}): its weight has no fixed shape; wanted one; export the model with it")
+        zeros = np.zeros(outputs, (weight.dtype or ir.DataType.FLOAT).numpy())
+        node.replace_input_with(3, new_initializer(model, zeros, f"{weight.name or node.name}.zero_bias"))
+        added += 1
+    return [f"{added} deformable convolutions without a bias given one of zeros, as TensorRT's parser wants"] if added else []
 
 
 def _lower(node: ir.Node, op_type: str, inputs: list[ir.Value | None], new: list[ir.Node]) -> None:

@@ -14,6 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from deploydcn.engine.report import Range
 from deploydcn.errors import InvalidArgument
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output, nothing else.")]
@@ -53,6 +54,32 @@ def parse_dynamic(texts: Sequence[str] | None) -> dict[str, dict[int, str]] | No
             raise InvalidArgument(f"--dynamic {text!r}; wanted INPUT:AXIS=NAME,..., as in x:0=n,2=h,3=w")
         shapes.setdefault(name, {}).update({int(axis): symbol for axis, _, symbol in pairs})
     return shapes or None
+
+
+def parse_profiles(texts: Sequence[str] | None) -> list[dict[str, Range]] | None:
+    """["x:1x3x8x8,2x3x8x8,4x3x8x8;m:1x1,2x1,4x1"] -> [{"x": ((1, 3, 8, 8), ...), "m": ...}]; None when there are none."""
+    profiles = []
+    for text in texts or ():
+        profile: dict[str, Range] = {}
+        for part in text.split(";"):
+            name, separator, ranges = part.strip().rpartition(":")
+            shapes = [shape.strip() for shape in ranges.split(",")]
+            if (
+                not separator
+                or not name
+                or len(shapes) not in (1, 3)
+                or not all(re.fullmatch("[0-9]+(x[0-9]+)*", shape) for shape in shapes)
+            ):
+                raise InvalidArgument(
+                    f"--profile {text!r}; wanted INPUT:SMALLEST,OPTIMAL,LARGEST with ; between inputs, as in "
+                    '"x:1x3x320x320,4x3x640x640,8x3x1280x1280"'
+                )
+            if name in profile:
+                raise InvalidArgument(f"--profile {text!r} names {name!r} twice; give it once, or give a second --profile")
+            smallest, optimal, largest = [tuple(map(int, shape.split("x"))) for shape in (shapes if len(shapes) == 3 else shapes * 3)]
+            profile[name] = (smallest, optimal, largest)
+        profiles.append(profile)
+    return profiles or None
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ from deploydcn.runners import BACKENDS, load
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="An .onnx file, or path/file.py:factory with --backend torch.")],
+    model: Annotated[str, typer.Argument(help="An .onnx file; path/file.py:factory for --backend torch; an engine for tensorrt.")],
     backend: Annotated[str, typer.Option(help=f"One of {', '.join(BACKENDS)}.")] = "ort",
     input_file: InputFile = None,
     shape: Shapes = None,

@@ -13,7 +13,7 @@ from deploydcn.parity.verify import as_runner, verify
 
 
 def command(
-    reference: Annotated[str, typer.Argument(help="An .onnx file, or path/file.py:factory of the PyTorch model.")],
+    reference: Annotated[str, typer.Argument(help="An .onnx or .engine file, or path/file.py:factory of the PyTorch model.")],
     candidate: Annotated[str, typer.Argument(help="The model to judge; like REFERENCE.")],
     input_file: InputFile = None,
     shape: Shapes = None,
