@@ -65,7 +65,8 @@ def _spread_scores(model: nn.Module, image: Tensor, *, boxes: int = 150) -> None
     scale = 1.5 / torch.cat(logits, 2).std()
     best = torch.cat([(level - level.mean()) * scale for level in logits], 2).amax(1).flatten()
     threshold = np.log(CONFIDENCE / (1 - CONFIDENCE))
-    shift = threshold - best.topk(boxes).values[-1]
+    # Between two candidates, not on one: rounding must not decide which side of the threshold it falls.
+    shift = threshold - best.topk(boxes + 1).values[-2:].mean()
     for branch, level in zip(head.cv3, logits, strict=True):
         last = branch[-1]
         last.bias.data = (last.bias.data - level.mean()) * scale + shift
