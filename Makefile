@@ -41,6 +41,9 @@ gates: setup  ## compile the kernels for every GPU architecture and check what t
 	$(BIN)/cmake --build build/gates --target deploydcn_trt
 	$(BIN)/python -m tests.gates.gates build/gates/plugins/libdeploydcn_trt.so
 
+gpu: setup  ## everything that needs a GPU: engines, numerics, timing; says so when there is none
+	$(BIN)/python -m tests.gpu
+
 format: setup  ## rewrite sources in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

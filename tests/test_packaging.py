@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from deploydcn.testing.native import find_nvcc
 from tests.test_architecture import LIGHT
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,7 +27,7 @@ def build(command: list[str], cwd: Path) -> None:
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One wheel from the checkout, one from the sdist."""
+    """One wheel from the checkout, with GPU kernels for one architecture where there is an nvcc; one from the sdist, without."""
     folder = tmp_path_factory.mktemp("dist")
     code = f"import scikit_build_core.build as b; print(b.build_sdist({str(folder)!r}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -35,13 +36,16 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with tarfile.open(sdist) as archive:
         archive.extractall(folder / "source", filter="data")
     (source,) = (folder / "source").iterdir()
-    for name, path in (("checkout", ROOT), ("sdist", source)):
+    one_architecture = [f"--config-settings=cmake.define.DEPLOYDCN_CUDA_{name}" for name in ("ARCHITECTURES=80", "PTX=")]
+    without = ["--config-settings=cmake.define.DEPLOYDCN_CUDA=OFF"]
+    for name, path, cuda in (("checkout", ROOT, one_architecture), ("sdist", source, without)):
         options = [
             "--no-build-isolation",
             "--no-deps",
             "-w",
             str(folder / name),
             f"--config-settings=build-dir={folder / ('build_' + name)}",
+            *cuda,
         ]
         build(["wheel", *options, str(path)], folder)
     return {name: next((folder / name).glob("*.whl")) for name in ("checkout", "sdist")}
@@ -54,6 +58,8 @@ def test_wheel_contents(wheels: dict[str, Path], origin: str) -> None:
     names = set(zipfile.ZipFile(wheels[origin]).namelist())
     wanted = {"deploydcn/export/__init__.py", "deploydcn/export/frontends/torchvision.py", "deploydcn/lib/libdeploydcn_ort.so"}
     assert wanted <= names
+    assert ("deploydcn/lib/libdeploydcn_trt.so" in names) == (origin == "checkout" and find_nvcc() is not None)
+    assert not any("emulat" in name or "harness" in name for name in names if not name.startswith("deploydcn/testing/"))
     assert "deploydcn/py.typed" in names
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"deploydcn"}

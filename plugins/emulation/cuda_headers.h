@@ -1,5 +1,5 @@
-// The toolkit's own types (cudaError_t, cudaStream_t, dim3, __half, ...) for a host compiler, and CUDA's keywords as nothing.
-// Under nvcc, the toolkit.
+// The toolkit's own types (cudaError_t, cudaStream_t, dim3, __half, ...) for a host compiler, and CUDA's keywords as
+// nothing. Under nvcc, the toolkit.
 #pragma once
 
 #if defined(__CUDACC__)

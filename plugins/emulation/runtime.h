@@ -47,7 +47,7 @@ int sync_block_reduce(bool predicate, BlockReduction reduction, Site site);
 
 // A step that the lanes of `mask` take together. `in` and `out` are each lane's own; the last lane to arrive calls
 // `combine` once with all of them (null for lanes outside the mask). Every lane must bring the same operation and site.
-enum class WarpOperation { kSync, kShuffle, kVote, kReduce, kMatrixLoad, kMatrixProduct };
+enum class WarpOperation { kSync, kShuffle, kVote, kMatrixLoad, kMatrixProduct };
 using Combine = void (*)(const void* const* in, void* const* out, uint32_t mask);
 void warp_collective(uint32_t mask, WarpOperation operation, const void* in, void* out, Combine combine, Site site);
 // The value of lane `source`; garbage when that lane is outside the mask.
@@ -97,7 +97,7 @@ using PtxKernel = void (*)(void* const* arguments);
 
 // A kernel launch, either form.
 struct Launch {
-  const void* kernel;  // the source form; its name finds the PTX form
+  const void* kernel;  // the source form; its address finds the PTX form
   const char* name;
   dim3 grid, block;
   size_t shared_bytes;

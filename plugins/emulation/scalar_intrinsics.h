@@ -59,6 +59,10 @@ constexpr std::common_type_t<A, B> max(A a, B b) {
 }
 
 // float
+using std::isfinite;
+using std::isinf;
+using std::isnan;
+using std::signbit;
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fmul_rn(float a, float b) { return a * b; }

@@ -1,5 +1,7 @@
 #include "emulation/scheduler.h"
 
+#include <pthread.h>
+
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
@@ -16,6 +18,7 @@ Block block{};
 namespace {
 
 DeviceThread main_thread{};  // the host, seen as one more fiber
+pthread_t os_thread;         // that runs the kernel
 const std::function<void()>* kernel_body = nullptr;
 char kernel_start, kernel_end;  // for acquire and release: host before kernel before host
 
@@ -103,7 +106,9 @@ void prepare_threads(const Launch& launch, uint3 block_index) {
 
 }  // namespace
 
-bool on_device() { return current_thread && current_thread != &main_thread; }
+bool on_device() {
+  return current_thread && current_thread != &main_thread && pthread_equal(pthread_self(), os_thread);
+}
 
 void wait(DeviceThread::State why) {
   this_thread().state = why;
@@ -156,6 +161,7 @@ void fail(cudaError_t error, const char* format, ...) {
 void begin_kernel(const Launch& launch) {
   block.kernel = launch.name;
   block.threads = launch.block.x * launch.block.y * launch.block.z;
+  os_thread = pthread_self();
   main_thread.fiber.adopt_current();
   seed_schedule(options().seed);
 }

@@ -19,7 +19,7 @@ from ptx.types import TYPES
 ENGINES = {"ptx75": "kPtx75", "ptx80": "kPtx80"}
 RED_ZONE = 64  # bytes between static shared arrays
 _PREDICATED = re.compile(r"@(!?[%$\w]+)\s+(.*)", re.S)
-_REGISTERS = re.compile(r"\.reg\s+\.(\w+)\s+(.*)", re.S)
+_REGISTERS = re.compile(r"\.reg\s*\.(\w+)\s+(.*)", re.S)
 _REGISTER_RANGE = re.compile(r"([%\w$]+)<(\d+)>")
 
 
@@ -105,7 +105,7 @@ class KernelWriter:
         if not found or found.group(1) not in TYPES:
             raise PtxError("register declaration")
         kind = TYPES[found.group(1)]
-        names = []
+        names: list[str] = []
         for name in found.group(2).replace(" ", "").split(","):
             several = _REGISTER_RANGE.fullmatch(name)
             names += [f"{several.group(1)}{number}" for number in range(int(several.group(2)))] if several else [name]
@@ -139,7 +139,12 @@ def write_table(variable: Variable) -> str:
     if variable.space == "const" and not variable.values:
         raise PtxError(f"__constant__ {variable.name} without a value", variable.line)
     kind = TYPES[variable.element]
-    items = [literal(int(value.rstrip("U"), 0), TYPES[f"u{kind.bits}"]) for value in variable.values]
+    try:
+        # 0f and 0d: the bits of a floating-point number.
+        numbers = [int(value[2:], 16) if value[:2].lower() in ("0f", "0d") else int(value.rstrip("U"), 0) for value in variable.values]
+    except ValueError:
+        raise PtxError(f"the value of {variable.name}", variable.line) from None
+    items = [literal(number, TYPES[f"u{kind.bits}"]) for number in numbers]
     return f"alignas({variable.alignment}) static uint{kind.bits}_t {cpp_name(variable.name)}[{variable.count}] = {{{', '.join(items)}}};"
 
 
@@ -150,7 +155,7 @@ def translate_module(module: Module, engine: str, file: str) -> tuple[str, list[
     code.append("inline Site site(int line) { return {kFile, line}; }")
     code += [write_table(variable) for variable in module.variables if variable.space in ("global", "const")]
     code.append("}")
-    failures = []
+    failures: list[str] = []
     entries = []
     for index, kernel in enumerate(module.kernels):
         writer = KernelWriter(kernel, module)

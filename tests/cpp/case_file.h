@@ -111,7 +111,7 @@ inline void write_output(const int64_t* dims, std::size_t rank, const void* data
   write_value<uint8_t>(0);
   write_value(static_cast<uint32_t>(rank));
   for (std::size_t i = 0; i < rank; ++i) write_value(dims[i]);
-  std::fwrite(data, 1, bytes, stdout);
+  if (bytes != 0) std::fwrite(data, 1, bytes, stdout);
 }
 
 }  // namespace case_file

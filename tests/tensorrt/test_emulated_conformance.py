@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -78,12 +79,23 @@ def test_wide_tiles_where_they_keep_the_gpu_busy(engine: Engine) -> None:
     assert len({output.tobytes() for output in outputs}) == 1
 
 
+def products(case: Case) -> int:
+    """Multiplications of a convolution row: ThreadSanitizer follows each emulated thread, at about 1e5 of them per second."""
+    x, w = case.shapes["X"], case.shapes["W"]
+    return x[0] * x[2] * x[3] * math.prod(w)
+
+
 @pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.spec.snake_name)
 def test_plugins_under_sanitizers(op: Op, sanitizers: str) -> None:
     """No access outside any tensor, and no race within or between blocks, whatever the offsets are."""
+    limit = 1_000_000 if sanitizers == "thread" else None
     for types in gpu_rows(op):
-        cases = [DriverCase(op.spec, inputs_of(op, case, types), case.attributes, types) for case in op.cases]
+        if sanitizers == "thread" and types["T"] == "bfloat16":
+            continue  # the same kernels as for float16
+        rows = [case for case in op.cases if limit is None or products(case) <= limit]
+        assert len(rows) > 25
+        cases = [DriverCase(op.spec, inputs_of(op, case, types), case.attributes, types) for case in rows]
         for case, result in zip(cases, run_plugin_driver(cases, sanitizers=sanitizers, schedule="rand"), strict=True):
             assert not isinstance(result, str), result
             assert relative_error(result, op.reference(case.inputs, case.attributes)[0]) <= TOLERANCE[types["T"]]

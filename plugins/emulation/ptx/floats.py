@@ -68,7 +68,7 @@ def add(parsed: Instruction, function: Function) -> str:
     return multiply_add(parsed, function, sources, f"{a} {'+' if parsed.base == 'add' else '-'} {b}")
 
 
-@instruction("mul")
+@instruction("mul", operands=3)
 def mul(parsed: Instruction, function: Function) -> str:
     if parsed.type.is_integer:
         product, kind = integers.multiply_integers(parsed, function)
@@ -77,7 +77,7 @@ def mul(parsed: Instruction, function: Function) -> str:
     return multiply_add(parsed, function, sources, f"{a} * {b}")
 
 
-@instruction("mad")
+@instruction("mad", operands=4)
 def mad(parsed: Instruction, function: Function) -> str:
     if not parsed.type.is_integer:
         return fma(parsed, function)
@@ -104,7 +104,7 @@ def div(parsed: Instruction, function: Function) -> str:
     return function.store(parsed.operands[0], parsed.type, finish(parsed, f"{a} / {b}"))
 
 
-@instruction("neg", "abs")
+@instruction("neg", "abs", operands=2)
 def change_sign(parsed: Instruction, function: Function) -> str:
     kind = parsed.type
     if kind.is_float:
@@ -123,11 +123,10 @@ def change_sign(parsed: Instruction, function: Function) -> str:
     return function.store(parsed.operands[0], unsigned(kind), negated)
 
 
-@instruction("min", "max")
+@instruction("min", "max", operands=3)
 def min_max(parsed: Instruction, function: Function) -> str:
     kind, sources = parsed.type, values(parsed, function)
     if kind.is_integer:
-        parsed.count(3)
         expression = f"std::{parsed.base}<{kind.cpp}>({', '.join(sources)})"
         return function.store(parsed.operands[0], kind, expression)
     nan = "true" if parsed.take("NaN") else "false"
@@ -180,21 +179,28 @@ def compare_floats(comparison: str, a: str, b: str) -> str:
     return plain if ordered or name == "ne" else f"({plain} || {unordered})"
 
 
-@instruction("setp")
-def set_predicate(parsed: Instruction, function: Function) -> str:
-    """setp.lt.and.f32 p|q, a, b, c: p = (a < b) and c, q = !(a < b) and c."""
-    kind, combination = parsed.type, parsed.take("and", "or", "xor")
-    parsed.count(4 if combination else 3)
+def compare(parsed: Instruction, function: Function, kind: Type) -> str:
+    """The comparison that the remaining modifier names, of the first two sources."""
     flush = parsed.take("ftz") and kind.is_float
     comparison = parsed.modifiers.pop(0) if parsed.modifiers else ""
     a, b = (function.value(operand, kind) for operand in parsed.operands[1:3])
+    if kind.is_integer:
+        return integers.compare_integers(comparison, kind, a, b)
     if kind.is_narrow_float:
         if kind.bits == 32:
             raise PtxError("packed comparison")
         a, b = (f"{number(kind)}::value({operand})" for operand in (a, b))
     elif flush:
         a, b = f"flush({a})", f"flush({b})"
-    compare = integers.compare_integers(comparison, kind, a, b) if kind.is_integer else compare_floats(comparison, a, b)
+    return compare_floats(comparison, a, b)
+
+
+@instruction("setp")
+def set_predicate(parsed: Instruction, function: Function) -> str:
+    """setp.lt.and.f32 p|q, a, b, c: p = (a < b) and c, q = !(a < b) and c."""
+    combination = parsed.take("and", "or", "xor")
+    parsed.count(4 if combination else 3)
+    comparison = compare(parsed, function, parsed.type)
     third = function.value(parsed.operands[3], PRED) if combination else ""
 
     def combined(result: str) -> str:
@@ -202,4 +208,15 @@ def set_predicate(parsed: Instruction, function: Function) -> str:
 
     destinations = parsed.operands[0].split("|")
     stores = [function.store(name, PRED, combined(result)) for name, result in zip(destinations, ("C", "!C"), strict=False)]
-    return f"const bool C = {compare}; {' '.join(stores)}"
+    return f"const bool C = {comparison}; {' '.join(stores)}"
+
+
+@instruction("set", operands=3)
+def set_value(parsed: Instruction, function: Function) -> str:
+    """True is 1 in floating-point types and all bits in integers."""
+    to, kind = parsed.types
+    comparison = compare(parsed, function, kind)
+    if to.bits == 64 or to.name.endswith("x2"):
+        raise PtxError(f"comparison into {to.name}")
+    true = f"{number(to)}::bits(1)" if to.is_narrow_float else "1" if to.is_float else "-1"
+    return function.store(parsed.operands[0], to, f"{to.cpp}({comparison} ? {true} : 0)")

@@ -38,7 +38,7 @@ def add_integers(parsed: Instruction, function: Function) -> str:
     return function.store(parsed.operands[0], unsigned(kind), f"{unsigned(kind).cpp}({a} {operator} {b})")
 
 
-@instruction("mul24", "mad24")
+@instruction("mul24", "mad24", operands=(3, 4))
 def mul24(parsed: Instruction, function: Function) -> str:
     kind = parsed.type
     part = parsed.expect("lo", "hi")
@@ -76,14 +76,13 @@ def logic_not(parsed: Instruction, function: Function) -> str:
     return function.store(parsed.operands[0], parsed.type, f"!{a}" if parsed.type.name == "pred" else f"{parsed.type.cpp}(~{a})")
 
 
-@instruction("lop3")
+@instruction("lop3", operands=5)
 def lop3(parsed: Instruction, function: Function) -> str:
-    parsed.count(5)
     a, b, c = (function.value(operand, U32) for operand in parsed.operands[1:4])
     return function.store(parsed.operands[0], U32, f"logic3({a}, {b}, {c}, {int(parsed.operands[4], 0)})")
 
 
-@instruction("shl", "shr")
+@instruction("shl", "shr", operands=3)
 def shift(parsed: Instruction, function: Function) -> str:
     kind = parsed.type if parsed.type.is_signed else unsigned(parsed.type)
     a, amount = function.value(parsed.operands[1], kind), parsed.operands[2]
@@ -102,14 +101,14 @@ def funnel_shift(parsed: Instruction, function: Function) -> str:
     return function.store(parsed.operands[0], U32, f"funnel_{'left' if direction == 'l' else 'right'}({low}, {high}, {amount})")
 
 
-@instruction("bfe")
+@instruction("bfe", operands=4)
 def bit_field_extract(parsed: Instruction, function: Function) -> str:
     a = function.value(parsed.operands[1], parsed.type)
     position, length = (function.value(operand, U32) for operand in parsed.operands[2:])
     return function.store(parsed.operands[0], parsed.type, f"extract_bits<{parsed.type.cpp}>({a}, {position}, {length})")
 
 
-@instruction("bfi")
+@instruction("bfi", operands=5)
 def bit_field_insert(parsed: Instruction, function: Function) -> str:
     kind = unsigned(parsed.type)
     a, b = (function.value(operand, kind) for operand in parsed.operands[1:3])
@@ -157,13 +156,13 @@ def move(parsed: Instruction, function: Function) -> str:
     return function.store(destination, kind, function.value(source, kind))
 
 
-@instruction("selp")
+@instruction("selp", operands=4)
 def select(parsed: Instruction, function: Function) -> str:
     a, b = (function.value(operand, parsed.type) for operand in parsed.operands[1:3])
     return function.store(parsed.operands[0], parsed.type, f"{function.value(parsed.operands[3], TYPES['pred'])} ? {a} : {b}")
 
 
-@instruction("slct")
+@instruction("slct", operands=4)
 def select_by_sign(parsed: Instruction, function: Function) -> str:
     kind, sign = parsed.types
     parsed.take("ftz")  # only matters for the sign of a subnormal
@@ -178,7 +177,7 @@ def compare_integers(comparison: str, kind: Type, a: str, b: str) -> str:
     return f"({a} {operators[comparison]} {b})"
 
 
-@instruction("cvta")
+@instruction("cvta", operands=2)
 def convert_address(parsed: Instruction, function: Function) -> str:
     """Spaces other than shared have generic addresses here. Shared addresses are offsets in the block's memory."""
     to, space = parsed.take("to"), parsed.expect("global", "shared", "local", "param", "const")

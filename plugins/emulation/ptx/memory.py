@@ -22,8 +22,6 @@ def take_space(parsed: Instruction) -> str:
 def _take_hints(parsed: Instruction) -> int:
     """Removes what does not matter here; returns the vector length."""
     parsed.modifiers = [name for name in parsed.modifiers if name not in CACHE_HINTS and not name.startswith(("L1::", "L2::"))]
-    if parsed.take("L2::cache_hint"):
-        raise PtxError("cache policy operand")
     return {"v2": 2, "v4": 4, "v8": 8, "": 1}[parsed.take("v2", "v4", "v8")]
 
 
@@ -33,7 +31,7 @@ def _element(kind: Type) -> Type:
     return kind
 
 
-@instruction("ld", "ldu")
+@instruction("ld", "ldu", operands=2)
 def load(parsed: Instruction, function: Function) -> str:
     space, length, kind = take_space(parsed), _take_hints(parsed), _element(parsed.type)
     names = function.vector(parsed.operands[0])
@@ -48,7 +46,7 @@ def load(parsed: Instruction, function: Function) -> str:
     return f"const uint64_t A = {address}; {temporaries} {' '.join(stores)}"
 
 
-@instruction("st")
+@instruction("st", operands=2)
 def store(parsed: Instruction, function: Function) -> str:
     space, length, kind = take_space(parsed), _take_hints(parsed), _element(parsed.type)
     names = function.vector(parsed.operands[1])
@@ -78,13 +76,14 @@ def _update(operation: str, kind: Type) -> str:
     return table[operation]
 
 
-@instruction("atom", "red")
+@instruction("atom", "red", operands=(2, 3, 4))
 def atomic(parsed: Instruction, function: Function) -> str:
     parsed.take("noftz", "ftz")
     space = take_space(parsed)
     while parsed.take("relaxed", "acquire", "release", "acq_rel", *SCOPES):
         pass
     kind, returns = parsed.type, parsed.base == "atom"
+    parsed.count((3 if returns else 2) + ("cas" in parsed.modifiers))
     address = function.address(parsed.operands[1 if returns else 0], space, kind.bytes, parsed.line)
     if parsed.take("cas"):
         expected, value = (function.value(operand, kind) for operand in parsed.operands[2:])
@@ -116,7 +115,7 @@ def async_copy(parsed: Instruction, function: Function) -> str:
     parsed.expect("ca", "cg")
     parsed.expect("shared")
     parsed.expect("global")
-    parsed.modifiers = [name for name in parsed.modifiers if not name.startswith("L2::") or name == "L2::cache_hint"]
+    _take_hints(parsed)
     parsed.count(3, 4)
     if int(parsed.operands[2], 0) != 16:
         raise PtxError(f"a copy of {parsed.operands[2]} bytes")

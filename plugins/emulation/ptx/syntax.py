@@ -182,7 +182,7 @@ def _statements(text: str, position: int, end: int, line: int) -> Iterator[State
 
 
 def _kind(statement: str) -> str:
-    directive = statement.split(" ", 1)[0]
-    if not directive.startswith("."):
+    directive = re.match(r"\.\w+", statement)
+    if not directive:
         return "instruction"
-    return {".reg": "register", ".branchtargets": "targets", ".pragma": "nothing", ".loc": "nothing"}.get(directive, "variable")
+    return {".reg": "register", ".branchtargets": "targets", ".pragma": "nothing", ".loc": "nothing"}.get(directive.group(), "variable")

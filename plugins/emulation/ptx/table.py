@@ -10,19 +10,22 @@ from ptx.types import TYPES, Type
 
 Handler = Callable[[Instruction, Function], str]
 TABLE: dict[str, Handler] = {}
+COUNTS: dict[str, tuple[int, ...]] = {}
 
 # Rounding suffixes and the C++ template argument of directed arithmetic.
 ROUNDINGS = {"rn": "kNearest", "rz": "kTowardZero", "rm": "kDown", "rp": "kUp"}
 
 
-def instruction(*names: str) -> Callable[[Handler], Handler]:
-    """Puts a handler into the table under these names."""
+def instruction(*names: str, operands: tuple[int, ...] | int = ()) -> Callable[[Handler], Handler]:
+    """Puts a handler into the table under these names. `operands`: how many there must be, where it does not check itself."""
+    counts = (operands,) if isinstance(operands, int) else operands
 
     def register(handler: Handler) -> Handler:
         for name in names:
             if name in TABLE:
                 raise ValueError(f"two handlers for {name}")
             TABLE[name] = handler
+            COUNTS[name] = counts
         return handler
 
     return register
@@ -45,6 +48,8 @@ def translate(parsed: Instruction, function: Function) -> str:
     handler = TABLE.get(parsed.base)
     if handler is None:
         raise PtxError("not known")
+    if COUNTS[parsed.base]:
+        parsed.count(*COUNTS[parsed.base])
     body = handler(parsed, function)
     if parsed.modifiers:
         raise PtxError(f"modifier .{parsed.modifiers[0]} not known here")

@@ -12,13 +12,13 @@ from ptx.types import TYPES
 U32, F32, PRED = TYPES["u32"], TYPES["f32"], TYPES["pred"]
 
 
-@instruction("bra")
+@instruction("bra", operands=1)
 def branch(parsed: Instruction, function: Function) -> str:
     parsed.take("uni")
     return f"goto {cpp_name(parsed.operands[0])};"
 
 
-@instruction("brx")
+@instruction("brx", operands=2)
 def indexed_branch(parsed: Instruction, function: Function) -> str:
     parsed.expect("idx")
     parsed.take("uni")
@@ -29,18 +29,18 @@ def indexed_branch(parsed: Instruction, function: Function) -> str:
     return f"switch ({function.value(parsed.operands[0], U32)}) {{ {cases} default: bad_branch({parsed.line}); }}"
 
 
-@instruction("ret", "exit")
+@instruction("ret", "exit", operands=(0,))
 def leave(parsed: Instruction, function: Function) -> str:
     parsed.take("uni")
     return "return;"
 
 
-@instruction("trap")
+@instruction("trap", operands=(0,))
 def trap(parsed: Instruction, function: Function) -> str:
     return f"trap({parsed.line});"
 
 
-@instruction("bar.warp")
+@instruction("bar.warp", operands=1)
 def warp_barrier(parsed: Instruction, function: Function) -> str:
     parsed.expect("sync")
     return f"warp_barrier({function.value(parsed.operands[0], U32)}, {parsed.line});"
@@ -63,7 +63,7 @@ def barrier(parsed: Instruction, function: Function) -> str:
     return function.store(parsed.operands[0], U32 if reduction == "popc" else PRED, result if reduction == "popc" else f"{result} != 0")
 
 
-@instruction("shfl")
+@instruction("shfl", operands=5)
 def shuffle(parsed: Instruction, function: Function) -> str:
     parsed.expect("sync")
     mode = {"up": "kUp", "down": "kDown", "bfly": "kXor", "idx": "kIndex"}[parsed.expect("up", "down", "bfly", "idx")]
@@ -75,7 +75,7 @@ def shuffle(parsed: Instruction, function: Function) -> str:
     return f"bool I; {stores}"
 
 
-@instruction("vote")
+@instruction("vote", operands=3)
 def vote(parsed: Instruction, function: Function) -> str:
     parsed.expect("sync")
     mode = parsed.expect("ballot", "any", "all")
@@ -86,13 +86,13 @@ def vote(parsed: Instruction, function: Function) -> str:
     return function.store(parsed.operands[0], PRED, f"{votes} {'!= 0' if mode == 'any' else f'== {mask}'}")
 
 
-@instruction("activemask")
+@instruction("activemask", operands=1)
 def active_mask(parsed: Instruction, function: Function) -> str:
     """Only the lane itself: any set of converged lanes is a legal answer, and this is the one code trips over."""
     return function.store(parsed.operands[0], U32, "1u << T.linear_index % 32")
 
 
-@instruction("ldmatrix")
+@instruction("ldmatrix", operands=2)
 def load_matrices(parsed: Instruction, function: Function) -> str:
     for name in ("sync", "aligned", "m8n8", "x4"):
         parsed.expect(name)
@@ -113,7 +113,7 @@ PRODUCTS = {
 }
 
 
-@instruction("mma")
+@instruction("mma", operands=4)
 def multiply_matrices(parsed: Instruction, function: Function) -> str:
     for name in ("sync", "aligned", "row", "col"):
         parsed.expect(name)
