@@ -1,13 +1,14 @@
 # Every target works on a fresh machine: what it needs is set up first, in .venv.
 PYTHON ?= python3
 REQUIRE ?= ort
+EXTRAS ?= export,cpu,rtx,report,dev
 BIN := .venv/bin
 # cmake and ninja come from the environment too: a machine needs Python and a compiler only.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CXX_SOURCES := $(shell git ls-files 'plugins/**/*.h' 'plugins/**/*.cc' 'plugins/**/*.inl' 'plugins/**/*.cu' 'plugins/**/*.cuh' 'tests/**/*.cc' 'tests/**/*.h' 'tests/**/*.cu' 2>/dev/null | grep -v '\.gen\.h$$')
 NATIVE := CMakeLists.txt pyproject.toml $(shell find plugins cmake -name '*.cc' -o -name '*.cu*' -o -name '*.h' -o -name '*.inl' -o -name '*.map' -o -name '*.cmake' -o -name CMakeLists.txt)
 
-.PHONY: demo test check format setup new-op gates clean
+.PHONY: demo test check format setup new-op gates gpu clean
 
 setup: .venv/.built  ## the virtual environment, with the package installed in place and its libraries built
 
@@ -15,7 +16,7 @@ setup: .venv/.built  ## the virtual environment, with the package installed in p
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet 'scikit-build-core>=0.11' cmake ninja
-	$(BIN)/pip install --quiet --no-build-isolation --editable '.[export,cpu,report,dev]'
+	$(BIN)/pip install --quiet --no-build-isolation --config-settings=cmake.define.DEPLOYDCN_WERROR=ON --editable '.[$(EXTRAS)]'
 	touch $@
 
 .venv/.built: .venv/.packages $(NATIVE)
