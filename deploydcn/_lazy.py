@@ -12,8 +12,8 @@ from typing import Any
 from deploydcn.errors import MissingDependency
 
 
-def lazy_import(module: str, *, extra: str) -> Any:
-    """Import `module`; raise `MissingDependency` naming `extra` when it is not installed.
+def lazy_import(module: str, *, extra: str, package: str = "") -> Any:
+    """Import `module`; raise `MissingDependency` naming `extra` when it is not installed. package: its name, if not the module's.
 
     An installed package that fails to import (a broken binary, a missing shared library) keeps its own traceback
     as the cause, because the fix is then not to install it.
@@ -21,8 +21,8 @@ def lazy_import(module: str, *, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package = module.partition(".")[0]
-        absent = isinstance(error, ModuleNotFoundError) and error.name == package
+        absent = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+        package = package or module.partition(".")[0]
         state = "not installed" if absent else f"installed but does not import ({error})"
         message = f"{package} is {state}; this needs it: pip install 'deploydcn[{extra}]'"
         raise MissingDependency(message) from error

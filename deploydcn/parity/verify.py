@@ -15,6 +15,7 @@ from deploydcn.parity.compare import OutputComparison, compare
 from deploydcn.parity.tolerance import Tolerance, default_tolerance
 from deploydcn.runners import Runner, load
 from deploydcn.runners.base import TensorInfo, as_array
+from deploydcn.runners.tensorrt_api import ENGINE_SUFFIXES, engine_backend
 
 PRECISION = {"float64": 3, "float32": 2, "float16": 1, "bfloat16": 0}
 
@@ -87,7 +88,8 @@ def verify(
     """Run both models on the same inputs and compare every output.
 
     Args:
-        reference, candidate: a Runner, an .onnx path, an onnx.ModelProto, a torch module, (module, example), or a factory's name.
+        reference, candidate: a Runner, the path of an .onnx or .engine file, an onnx.ModelProto, a torch module, (module, example),
+            or a factory's name.
         inputs: one set (by name, or arrays in order), or a list of sets by name. None: the torch side's example inputs, and
             seeded random ones of the same shapes.
         tolerance: allowed error relative to a channel's scale; the policy of `dtype` when None.
@@ -147,9 +149,11 @@ def random_inputs(
 
 
 def as_runner(model: Any) -> Runner:
-    """A Runner as it is; otherwise ONNX models through ONNX Runtime, everything else through torch."""
+    """A Runner as it is; otherwise ONNX models through ONNX Runtime, engine files through TensorRT, everything else through torch."""
     if isinstance(model, Runner):
         return model
+    if isinstance(model, str | Path) and str(model).endswith(ENGINE_SUFFIXES):
+        return load(str(model), engine_backend(Path(model)))
     if isinstance(model, str | Path) and str(model).endswith(".onnx"):
         return load(str(model), "ort")
     if type(model).__name__ == "ModelProto" or isinstance(model, bytes):

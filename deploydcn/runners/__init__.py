@@ -9,7 +9,7 @@ from deploydcn.runners.base import Runner, TensorInfo
 
 __all__ = ["BACKENDS", "Runner", "TensorInfo", "load"]
 
-BACKENDS = ("torch", "ort")
+BACKENDS = ("torch", "ort", "tensorrt", "tensorrt-rtx")
 
 
 def load(model: Any, backend: str = "ort", **options: Any) -> Runner:
@@ -17,10 +17,10 @@ def load(model: Any, backend: str = "ort", **options: Any) -> Runner:
 
     Args:
         model: "ort": a path, an onnx.ModelProto or its bytes. "torch": a torch.nn.Module, or `file.py:factory` /
-            `package.module:factory`.
+            `package.module:factory`. "tensorrt", "tensorrt-rtx": the path of an engine.
         backend: one of BACKENDS.
-        options: passed to the backend's runner: OrtRunner (threads, replace_standard, providers) or
-            TorchRunner (example_args, example_kwargs, device).
+        options: passed to the backend's runner: OrtRunner (threads, replace_standard, providers), TorchRunner (example_args,
+            example_kwargs, device) or EngineRunner (device, contexts, cuda_graph, plugins, allow_code).
 
     Raises:
         InvalidArgument: an unknown backend.
@@ -32,6 +32,10 @@ def load(model: Any, backend: str = "ort", **options: Any) -> Runner:
         from deploydcn.runners.ort_runner import OrtRunner
 
         return OrtRunner(model, **options)
+    if backend != "torch":
+        from deploydcn.runners.engine_runner import EngineRunner
+
+        return EngineRunner(model, backend=backend, **options)
     from deploydcn._lazy import lazy_import
 
     lazy_import("torch", extra="export")

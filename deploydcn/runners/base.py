@@ -57,6 +57,15 @@ def arrays_for(infos: Sequence[TensorInfo], inputs: Inputs) -> dict[str, np.ndar
     Raises:
         InvalidArgument: a missing or unknown name, a wrong count, dtype, rank or size.
     """
+    return {name: _checked(info, as_array(value)) for (name, value), info in zip(named_inputs(infos, inputs).items(), infos, strict=True)}
+
+
+def named_inputs(infos: Sequence[TensorInfo], inputs: Inputs) -> dict[str, Any]:
+    """Inputs of any kind by name, in the model's order.
+
+    Raises:
+        InvalidArgument: a missing or unknown name, or a wrong count.
+    """
     named = inputs if isinstance(inputs, Mapping) else _by_order(infos, inputs)
     known = {info.name: info for info in infos}
     unknown = [name for name in named if name not in known]
@@ -65,7 +74,28 @@ def arrays_for(infos: Sequence[TensorInfo], inputs: Inputs) -> dict[str, np.ndar
     missing = [info.name for info in infos if info.name not in named]
     if missing:
         raise InvalidArgument(f"input {', '.join(map(repr, missing))} is missing; the model takes {_listing(infos)}")
-    return {info.name: _checked(info, as_array(named[info.name])) for info in infos}
+    return {info.name: named[info.name] for info in infos}
+
+
+def check_tensor(info: TensorInfo, dtype: str, shape: Sequence[int], *, kind: str = "input") -> None:
+    """Compare an array with what the model declares.
+
+    Raises:
+        InvalidArgument: another dtype, rank or size.
+    """
+    if dtype != info.dtype:
+        raise InvalidArgument(f"{kind} {info.name!r} is {dtype}; wanted {info.dtype}; convert it with .astype({info.dtype!r})")
+    if info.shape is not None:
+        fits = len(shape) == len(info.shape) and all(
+            got == wanted for got, wanted in zip(shape, info.shape, strict=True) if isinstance(wanted, int)
+        )
+        if not fits:
+            raise InvalidArgument(f"{kind} {info.name!r} has shape {list(shape)}; wanted {info}")
+
+
+def contiguous(array: np.ndarray) -> np.ndarray:
+    """The same values in C order and the machine's byte order; itself if it is so already."""
+    return np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")  # ascontiguousarray would make scalars arrays
 
 
 def as_array(value: Any) -> np.ndarray:
@@ -93,15 +123,8 @@ def _by_order(infos: Sequence[TensorInfo], inputs: Sequence[Any]) -> dict[str, A
 
 
 def _checked(info: TensorInfo, array: np.ndarray) -> np.ndarray:
-    if array.dtype.name != info.dtype:
-        raise InvalidArgument(f"input {info.name!r} is {array.dtype.name}; wanted {info.dtype}; convert it with .astype({info.dtype!r})")
-    if info.shape is not None:
-        fits = len(array.shape) == len(info.shape) and all(
-            got == wanted for got, wanted in zip(array.shape, info.shape, strict=True) if isinstance(wanted, int)
-        )
-        if not fits:
-            raise InvalidArgument(f"input {info.name!r} has shape {list(array.shape)}; wanted {info}")
-    return np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")  # ascontiguousarray would make scalars arrays
+    check_tensor(info, array.dtype.name, array.shape)
+    return contiguous(array)
 
 
 def _listing(infos: Sequence[TensorInfo]) -> str:
