@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from deploydcn.ops import op_named
+from deploydcn.testing import run_plugin
 from tests.conformance.backends import BACKENDS
 from tests.conformance.tolerances import relative_error
 
@@ -23,8 +24,13 @@ def test_all_goldens_are_here() -> None:
     assert len(GOLDENS) == 30
 
 
+EMULATED = [
+    pytest.param(f"plugin_{engine}", marks=[pytest.mark.backend("emulation"), pytest.mark.slow]) for engine in ("source", "ptx75", "ptx80")
+]
+
+
 @pytest.mark.parametrize("path", GOLDENS, ids=lambda path: path.stem.partition("__")[2])
-@pytest.mark.parametrize("backend", ["reference", *BACKENDS])
+@pytest.mark.parametrize("backend", ["reference", *BACKENDS, *EMULATED])
 def test_equals_published_output(path: Path, backend: str) -> None:
     with np.load(path, allow_pickle=False) as data:
         arrays = {name: data[name] for name in data.files}
@@ -41,6 +47,8 @@ def test_equals_published_output(path: Path, backend: str) -> None:
     op = op_named("DeformConv2d")
     if backend == "reference":
         got = op.reference(inputs, attributes)[0]
+    elif backend.startswith("plugin_"):
+        got = run_plugin("DeformConv2d", inputs, attributes, engine=backend.removeprefix("plugin_"))[0]  # type: ignore[arg-type]
     else:
         got = BACKENDS[backend](op, inputs, attributes, {"T": "float32", "T1": "float32"})
     outputs = [name for name in arrays if name.startswith("out_")]

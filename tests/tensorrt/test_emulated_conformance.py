@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 from deploydcn.ops import OPS, Op
 from deploydcn.ops.case import Case
 from deploydcn.testing import PluginFailure, run_plugin
-from deploydcn.testing.plugins import Engine, run_kernel, run_ort_op
+from deploydcn.testing.plugins import Engine, Schedule, run_kernel, run_ort_op
 from tests.conformance.test_conformance import inputs_of
 from tests.conformance.tolerances import TOLERANCE, relative_error
 from tests.cpp.driver import DriverCase, run_plugin_driver
+from tests.cpp.test_kernels import build_case, configurations
 
 pytestmark = [pytest.mark.backend("emulation"), pytest.mark.slow]
 
@@ -111,3 +115,24 @@ def test_onnxruntime_cuda_ops_on_a_fake_runtime(op: Op) -> None:
             assert relative_error(got, op.reference(inputs, case.attributes)[0]) <= TOLERANCE[types["T"]], (case.id, types)
     with pytest.raises(PluginFailure, match=r"no CUDA kernel for .* with these types"):
         run_ort_op(op.spec.name, inputs_of(op, op.cases[0], dict.fromkeys(op.spec.type_rows[0], "float64")), op.cases[0].attributes)
+
+
+@pytest.mark.parametrize("op", OPS[:2], ids=lambda op: op.spec.snake_name)
+def test_any_shape_through_the_plugin(op: Op) -> None:
+    """Configurations that hypothesis draws, offsets of any magnitude, against the reference."""
+
+    @settings(max_examples=150, deadline=None, derandomize="CI" in os.environ, suppress_health_check=list(HealthCheck))
+    @given(configurations(), st.sampled_from(["source", "ptx80"]), st.sampled_from(SCHEDULES))
+    def check(configuration: dict[str, Any], engine: Engine, schedule: Schedule) -> None:
+        case = build_case(op, configuration)
+        if case is None or "float64" in case.types.values():
+            return
+        wanted = op.reference(case.inputs, case.attributes)[0]
+        slack = 4 if case.attributes["activation"] else 1  # a clamp can shrink the largest output, which errors are relative to
+        for got in (
+            run_plugin(op.spec.name, case.inputs, case.attributes, engine=engine, schedule=schedule),
+            run_kernel(op.spec.name, case.inputs, case.attributes, engine=engine, schedule=schedule),
+        ):
+            assert relative_error(got[0], wanted) <= slack * TOLERANCE[case.types["T"]], (case.attributes, case.types)
+
+    check()
