@@ -32,7 +32,7 @@ test: setup check  ## everything
 check: setup  ## lint, types and the fast tests: under a minute
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
+	@$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
 	$(BIN)/python -m deploydcn.codegen --check
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 -m "not slow" --require=$(REQUIRE)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from deploydcn._lazy import lazy_import
 from deploydcn.errors import InvalidArgument, RuntimeFailure
 from deploydcn.runners import dlpack
 from deploydcn.runners.cuda_memory import Cuda, DeviceBuffer, Event, PinnedBuffer, Stream
@@ -156,8 +157,7 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     try:
         return np.dtype(name)
     except TypeError:
-        import ml_dtypes
-
+        ml_dtypes = lazy_import("ml_dtypes", extra="gpu")
         if not hasattr(ml_dtypes, name):
             raise InvalidArgument(f"there is no element type {name!r}") from None
         dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))

@@ -228,5 +228,6 @@ class _Pool:
             self._changed.notify_all()
             self._changed.wait_for(lambda: len(self._idle) == self._count)
             while self._idle:
-                self._idle.pop()[1].close()
-            self._count = 0
+                _, slot = self._idle.pop()
+                self._count -= 1
+                slot.close()

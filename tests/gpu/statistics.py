@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 Measure = Callable[[int], float]
@@ -46,7 +46,3 @@ def _repeats(measure: Measure, target_ms: float) -> int:
     measure(2)  # the first runs choose algorithms and fill caches
     once = measure(5) / 5
     return max(1, min(2000, round(target_ms / once))) if once > 0 else 2000
-
-
-def geometric_mean(values: Sequence[float]) -> float:
-    return statistics.geometric_mean(values)

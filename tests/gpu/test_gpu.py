@@ -19,7 +19,7 @@ from deploydcn.nvidia import Gpu
 from deploydcn.ops import OPS, op_named
 from tests.conformance.tolerances import TOLERANCE, relative_error
 from tests.gpu import __main__ as program
-from tests.gpu import models, report, statistics, steps, timing
+from tests.gpu import models, report, steps, timing
 from tests.gpu.fake_build import install_build
 from tests.gpu.models import Layer
 from tests.gpu.plan import STEPS, plan
@@ -348,7 +348,6 @@ def test_drift_drops_out_of_ratios_and_outliers_of_medians() -> None:
     assert slow.ratio_to(fast) == pytest.approx(3)
     assert Timing((1.0,) * 12 + (50.0,) * 3).median == 1
     assert Timing((1.0,) * 15).spread == 0
-    assert statistics.geometric_mean([1, 4]) == pytest.approx(2)
     assert interleaved({"nothing": lambda times: 0.0}, rounds=3)["nothing"].rounds == (0.0,) * 3
 
 

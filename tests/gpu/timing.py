@@ -21,7 +21,7 @@ from tests.gpu.steps import Machine
 Run = Callable[[], Any]
 OURS, DENSE = "TensorRT, our plugin", "TensorRT, dense"
 AGREEMENT = {"float32": 1e-4, "float16": 3e-2}  # CHAIN layers, each rounded; see parity.tolerance
-SLEEP_CYCLES = 40_000_000  # about 20 ms, in which the host enqueues: launching is not what is timed
+SLEEP_CYCLES = 40_000_000  # about 20 ms, in which the host enqueues a round: launching is not what is timed
 
 
 def timing(machine: Machine) -> Iterator[Outcome]:
@@ -43,7 +43,8 @@ def timing(machine: Machine) -> Iterator[Outcome]:
                 yield failed("timing", item, f"no engine to time: {absent[OURS]}")
                 continue
             yield from disagreements(item, runs, AGREEMENT[dtype])
-            yield from figures(item, interleaved({name: functools.partial(_measure, run) for name, run in runs.items()}))
+            measures = {name: functools.partial(_measure, run) for name, run in runs.items()}
+            yield from figures(item, interleaved(measures, target_ms=5))
 
 
 def figures(item: str, timings: Mapping[str, Timing]) -> Iterator[Outcome]:
