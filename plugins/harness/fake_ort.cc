@@ -145,11 +145,15 @@ struct Slots {
     return nullptr;
   };
   SLOT_OF(ReleaseAllocator) = [](Allocator*) {};
-  SLOT_OF(AllocatorAlloc) = [](Allocator* allocator, size_t bytes, void** out) -> Status* {
+  // AllocatorAlloc is missing on purpose: its memory belongs to no stream, and another run could get it while it is in
+  // use.
+  SLOT_OF(KernelContext_GetScratchBuffer) = [](const KernelContext* context, const MemoryInfo* memory, size_t bytes,
+                                               void** out) -> Status* {
+    if (memory != &g_device) return failed("memory of another device");
     const RuntimeAllocates allowed;
     auto block = std::make_unique<DeviceMemory>(bytes);
     *out = block->data();
-    allocator->blocks[*out] = std::move(block);
+    const_cast<KernelContext*>(context)->allocator.blocks[*out] = std::move(block);
     return nullptr;
   };
   // The arena keeps the block: work that was enqueued may still use it.
@@ -191,7 +195,7 @@ const void* table(uint32_t) {
         KNOWN(GetTensorMemoryInfo),
         KNOWN(KernelContext_GetAllocator),
         KNOWN(ReleaseAllocator),
-        KNOWN(AllocatorAlloc),
+        KNOWN(KernelContext_GetScratchBuffer),
         KNOWN(AllocatorFree),
 #undef KNOWN
     };

@@ -197,7 +197,11 @@ class Session {
       bool accepted = false;
       for (const TensorFormat format : kFormats) {
         tensors_[i].desc.format = format;
-        accepted = build.supportsFormatCombination(static_cast<int32_t>(i), tensors_.data(), count,
+        // The contract: what lies behind the position is invalid.
+        std::vector<DynamicPluginTensorDesc> seen(tensors_.begin(),
+                                                  tensors_.begin() + static_cast<std::ptrdiff_t>(i) + 1);
+        seen.resize(tensors_.size());
+        accepted = build.supportsFormatCombination(static_cast<int32_t>(i), seen.data(), count,
                                                    static_cast<int32_t>(tensors_.size()) - count);
         if (accepted) break;
       }

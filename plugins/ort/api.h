@@ -1,8 +1,8 @@
 // The part of ONNX Runtime's C API this library uses, declared by us so that building needs no SDK.
 //
 // OrtApi is an append-only table of function pointers: a slot, once published, keeps its index and its signature.
-// Indices below were read from the public onnxruntime_c_api.h and hold for every runtime since API version 17
-// (onnxruntime 1.17). tests/ort/slot_probe.cc calls every slot and asserts its effect on the oldest and the newest
+// Indices below were read from the public onnxruntime_c_api.h and hold for every runtime since API version 18
+// (onnxruntime 1.18). tests/ort/slot_probe.cc calls every slot and asserts its effect on the oldest and the newest
 // supported runtime; tests/ort/check_header.cc compares this file with a real header at compile time when one is given.
 #pragma once
 
@@ -11,7 +11,9 @@
 
 namespace deploydcn::ort {
 
-inline constexpr uint32_t kApiVersion = 17;
+inline constexpr uint32_t kApiVersion = 18;
+// The layout of CustomOp below, which has not changed since.
+inline constexpr uint32_t kCustomOpVersion = 17;
 
 // Opaque to us.
 struct Status;
@@ -87,7 +89,9 @@ enum MemType { kMemTypeDefault = 0 };
   SLOT(271, SetSymbolicDimensions, Status*, (TensorTypeAndShapeInfo * info, const char** names, size_t count))         \
   SLOT(272, ReadOpAttr, Status*, (const OpAttr* attribute, OpAttrType type, void* out, size_t bytes, size_t* used))    \
   SLOT(274, KernelContext_ParallelFor, Status*,                                                                        \
-       (const KernelContext* context, void (*task)(void*, size_t), size_t total, size_t batches, void* state))
+       (const KernelContext* context, void (*task)(void*, size_t), size_t total, size_t batches, void* state))         \
+  SLOT(277, KernelContext_GetScratchBuffer, Status*,                                                                   \
+       (const KernelContext* context, const MemoryInfo* memory, size_t bytes, void** out))
 
 // The bound slots of one runtime's table.
 struct Api {

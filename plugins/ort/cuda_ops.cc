@@ -15,8 +15,9 @@ const gpu::GpuOp* const kOps[] = {
     // new-gpu-op: insert above
 };
 
-// Memory of the device that holds `neighbour`. Released when the launch is enqueued: the arena gives it out again only
-// to work that is enqueued later on the same stream.
+// Memory of the device that holds `neighbour`, tied to the kernel's stream: released when the launch is enqueued, it is
+// given out again only to work that is ordered behind it. AllocatorAlloc would tie it to none, and another run of the
+// session could get it at once.
 class DeviceScratch {
  public:
   DeviceScratch(KernelContext* context, const Value* neighbour, std::size_t bytes) {
@@ -24,7 +25,7 @@ class DeviceScratch {
     const MemoryInfo* memory = nullptr;
     check(api().GetTensorMemoryInfo(neighbour, &memory));
     check(api().KernelContext_GetAllocator(context, memory, &allocator_));
-    Status* status = api().AllocatorAlloc(allocator_, bytes, &data_);
+    Status* status = api().KernelContext_GetScratchBuffer(context, memory, bytes, &data_);
     if (status) api().ReleaseAllocator(allocator_);
     check(status);
   }

@@ -129,7 +129,7 @@ std::unique_ptr<CustomOp> make_custom_op(const OpSpec& spec, Provider provider, 
   op->name = std::move(name);
   for (int i = 0; i < spec.type_params; ++i) op->dtypes.push_back(spec.type_rows[row * spec.type_params + i]);
 
-  op->version = kApiVersion;
+  op->version = kCustomOpVersion;
   op->GetName = [](const CustomOp* op) { return self(op).name.c_str(); };
   op->GetExecutionProviderType = [](const CustomOp* op) { return self(op).provider.name; };
   op->GetInputTypeCount = [](const CustomOp* op) { return self(op).spec->inputs.size(); };

@@ -98,7 +98,7 @@ extern "C" __attribute__((visibility("default"))) deploydcn::ort::Status* Regist
     // Slot 0, CreateStatus, exists in every version; the others may lie beyond an old runtime's table.
     const auto create_status =
         reinterpret_cast<Status* (*)(ErrorCode, const char*)>(*static_cast<void* const*>(base->GetApi(1)));
-    return create_status(kFail, "deploydcn needs onnxruntime 1.17 or newer; pip install -U onnxruntime");
+    return create_status(kFail, "deploydcn needs onnxruntime 1.18 or newer; pip install -U onnxruntime");
   }
   static std::mutex mutex;
   const std::lock_guard<std::mutex> lock(mutex);

@@ -1,5 +1,6 @@
 #include "tensorrt/plugin.h"
 
+#include <algorithm>
 #include <new>
 #include <optional>
 
@@ -109,11 +110,14 @@ class Plugin final : public nvinfer1::IPluginV3,
                              int32_t input_count) const noexcept override {
     return guarded(node_->name, kFailure, [&] {
       std::vector<std::optional<DType>> params(static_cast<std::size_t>(spec().type_params));
-      // Required inputs come first in every spec and bear every type parameter.
+      // Required inputs come first in every spec and bear every type parameter; ranks, which tell the optional ones
+      // apart, are not known here.
       for (int32_t i = 0; i < input_count && !spec().inputs[i].optional; ++i) {
         const TensorSpec& tensor = spec().inputs[i];
-        params[tensor.type_param] = dtype_of(inputs[i]);
-        if (!params[tensor.type_param]) throw wrong_type(tensor, inputs[i]);
+        const std::optional<DType> type = dtype_of(inputs[i]);
+        if (!type) throw wrong_type(tensor, inputs[i]);
+        if (params[tensor.type_param] && *params[tensor.type_param] != *type) throw wrong_types(inputs, input_count);
+        params[tensor.type_param] = type;
       }
       if (!has_row(params)) throw wrong_types(inputs, input_count);
       for (int32_t i = 0; i < output_count; ++i) outputs[i] = data_type(*params[spec().outputs[i].type_param]);
@@ -127,7 +131,7 @@ class Plugin final : public nvinfer1::IPluginV3,
       std::vector<int32_t> ranks;
       for (int32_t i = 0; i < input_count; ++i) ranks.push_back(inputs[i].nbDims);
       const std::vector<DimsExprs> shapes =
-          output_shapes(spec(), node_->fields.attributes, map_inputs(spec(), ranks), inputs, builder);
+          output_shapes(spec(), node_->fields.attributes, map_inputs(spec(), ranks, ranks.size()), inputs, builder);
       for (int32_t i = 0; i < output_count; ++i) outputs[i] = shapes[static_cast<std::size_t>(i)];
       return 0;
     });
@@ -136,7 +140,8 @@ class Plugin final : public nvinfer1::IPluginV3,
   bool supportsFormatCombination(int32_t position, const DynamicPluginTensorDesc* tensors, int32_t input_count,
                                  int32_t) noexcept override {
     return guarded(node_->name, false, [&] {
-      const std::vector<std::size_t> mapping = mapping_of(tensors, input_count);
+      // What lies behind `position` is not to be looked at.
+      const std::vector<std::size_t> mapping = mapping_of(tensors, std::min(position + 1, input_count), input_count);
       std::vector<std::optional<DType>> params(static_cast<std::size_t>(spec().type_params));
       for (int32_t i = 0; i <= position; ++i) {
         const TensorSpec& tensor = i < input_count ? spec().inputs[mapping[i]] : spec().outputs[i - input_count];
@@ -158,6 +163,7 @@ class Plugin final : public nvinfer1::IPluginV3,
   int32_t configurePlugin(const DynamicPluginTensorDesc* inputs, int32_t input_count, const DynamicPluginTensorDesc*,
                           int32_t) noexcept override {
     return guarded(node_->name, kFailure, [&] {
+      require_fixed_channels(inputs, input_count);
       for (const auto extreme : {&DynamicPluginTensorDesc::min, &DynamicPluginTensorDesc::max}) {
         const std::vector<TensorView> inputs_there = views_at(inputs, input_count, extreme);
         node_->kernel->workspace_bytes(inputs_there);  // checks shapes and limits
@@ -181,7 +187,7 @@ class Plugin final : public nvinfer1::IPluginV3,
     return guarded(node_->name, kFailure, [&] {
       std::vector<int32_t> ranks;
       for (int32_t i = 0; i < input_count; ++i) ranks.push_back(inputs[i].dims.nbDims);
-      mapping_ = map_inputs(spec(), ranks);
+      mapping_ = map_inputs(spec(), ranks, ranks.size());
       const std::vector<TensorView> shapes = views(inputs, nullptr);
       bind(spec(), node_->fields.attributes, Span<const TensorView>(shapes));
       return 0;
@@ -210,10 +216,11 @@ class Plugin final : public nvinfer1::IPluginV3,
  private:
   const OpSpec& spec() const { return node_->spec(); }
 
-  std::vector<std::size_t> mapping_of(const DynamicPluginTensorDesc* tensors, int32_t count) const {
+  // Of the first `known` of `count` inputs.
+  std::vector<std::size_t> mapping_of(const DynamicPluginTensorDesc* tensors, int32_t known, int32_t count) const {
     std::vector<int32_t> ranks;
-    for (int32_t i = 0; i < count; ++i) ranks.push_back(tensors[i].desc.dims.nbDims);
-    return map_inputs(spec(), ranks);
+    for (int32_t i = 0; i < known; ++i) ranks.push_back(tensors[i].desc.dims.nbDims);
+    return map_inputs(spec(), ranks, static_cast<std::size_t>(count));
   }
 
   // Inputs in the order of the spec; `data` null: shapes only.
@@ -231,7 +238,7 @@ class Plugin final : public nvinfer1::IPluginV3,
   // The shapes of one end of the optimisation profile.
   std::vector<TensorView> views_at(const DynamicPluginTensorDesc* inputs, int32_t count,
                                    nvinfer1::Dims DynamicPluginTensorDesc::* extreme) const {
-    const std::vector<std::size_t> mapping = mapping_of(inputs, count);
+    const std::vector<std::size_t> mapping = mapping_of(inputs, count, count);
     std::vector<TensorView> views(spec().inputs.size());
     for (int32_t i = 0; i < count; ++i) {
       const PluginTensorDesc& desc = inputs[i].desc;
@@ -240,6 +247,19 @@ class Plugin final : public nvinfer1::IPluginV3,
       views[mapping[i]] = {nullptr, *dtype, shape_of(inputs[i].*extreme), true, layout_of(desc.format)};
     }
     return views;
+  }
+
+  // Batch and image may vary within a profile. The workspace follows the channels, and not monotonically: another
+  // kernel, with another workspace, may serve fewer of them.
+  void require_fixed_channels(const DynamicPluginTensorDesc* inputs, int32_t count) const {
+    const std::vector<std::size_t> mapping = mapping_of(inputs, count, count);
+    for (int32_t i = 0; i < count; ++i) {
+      const nvinfer1::Dims &least = inputs[i].min, &most = inputs[i].max;
+      if (least.nbDims < 2 || least.d[1] == most.d[1]) continue;
+      throw InvalidArgument(std::string(spec().name) + " input " + spec().inputs[mapping[i]].name + " has " +
+                            std::to_string(least.d[1]) + " to " + std::to_string(most.d[1]) +
+                            " channels; wanted a fixed number; give dimension 1 a size in the model");
+    }
   }
 
   // Whether some row of the spec's types has these, as far as they are known.

@@ -108,9 +108,9 @@ std::string list_ranks(const std::vector<int32_t>& ranks) {
 
 }  // namespace
 
-std::vector<std::size_t> map_inputs(const OpSpec& spec, const std::vector<int32_t>& ranks) {
+std::vector<std::size_t> map_inputs(const OpSpec& spec, const std::vector<int32_t>& ranks, std::size_t count) {
   std::vector<std::size_t> mapping;
-  const bool complete = ranks.size() == spec.inputs.size();
+  const bool complete = count == spec.inputs.size();
   for (std::size_t i = 0; i < spec.inputs.size() && mapping.size() < ranks.size(); ++i) {
     const TensorSpec& tensor = spec.inputs[i];
     const bool fits = static_cast<std::size_t>(ranks[mapping.size()]) == tensor.axes.size();
@@ -124,7 +124,7 @@ std::vector<std::size_t> map_inputs(const OpSpec& spec, const std::vector<int32_
   }
   std::size_t required = 0;
   for (const TensorSpec& tensor : spec.inputs) required += tensor.optional ? 0 : 1;
-  if (mapping.size() < ranks.size() || mapping.size() < required) {
+  if (mapping.size() < ranks.size() || count < required) {
     std::string names;
     for (const TensorSpec& tensor : spec.inputs) {
       names += (names.empty() ? "" : ", ") + std::string(tensor.name) + (tensor.optional ? "?" : "");

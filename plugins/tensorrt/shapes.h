@@ -9,7 +9,8 @@ namespace deploydcn::trt {
 
 // Which spec input each plugin input is. TensorRT takes no absent inputs: where optional ones are left out, those that
 // are there follow each other, told apart by their rank. Throws InvalidArgument when they fit no reading of the spec.
-std::vector<std::size_t> map_inputs(const OpSpec& spec, const std::vector<int32_t>& ranks);
+// ranks: of all `count` inputs, or of the first ones, which are then mapped alone.
+std::vector<std::size_t> map_inputs(const OpSpec& spec, const std::vector<int32_t>& ranks, std::size_t count);
 
 // Output shapes as expressions over the input shapes; throws InvalidArgument where constant sizes contradict the spec.
 // `mapping`: of map_inputs.

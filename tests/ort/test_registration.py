@@ -53,4 +53,4 @@ def test_an_old_runtime_is_told_so(slots: int) -> None:
     """Its table is short: nothing beyond CreateStatus may be read."""
     status, message = register(f"print(library.RegisterCustomOps(None, runtime({slots}, newest=1)))\nprint(messages[-1])")
     assert status == "1"
-    assert "needs onnxruntime 1.17 or newer" in message
+    assert "needs onnxruntime 1.18 or newer" in message
