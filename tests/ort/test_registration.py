@@ -18,7 +18,7 @@ messages, alive = [], []
 succeed = CFUNCTYPE(c_void_p)(lambda: None)
 create_status = CFUNCTYPE(c_void_p, c_int, c_char_p)(lambda code, text: messages.append(text.decode()) or 1)
 
-def runtime(slots, newest=17):
+def runtime(slots, newest=18):
     table = (c_void_p * slots)(*[cast(succeed, c_void_p).value] * slots)
     table[0] = cast(create_status, c_void_p).value
     get_api = CFUNCTYPE(c_void_p, c_uint32)(lambda version: ctypes.addressof(table) if version <= newest else None)
