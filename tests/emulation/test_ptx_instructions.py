@@ -95,6 +95,7 @@ def library() -> Library:
         "-w",
         "-fPIC",
         "-shared",
+        "-Wl,-Bsymbolic",  # torch may have loaded the real cudart for everybody
         "-fno-strict-aliasing",
         "-ffp-contract=off",
         f"-I{EMULATION.parent}",

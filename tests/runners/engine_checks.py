@@ -151,6 +151,17 @@ def misaligned_inputs_are_copied(machine: Machine) -> None:
     machine.check_clean()
 
 
+def misaligned_inputs_that_grow(machine: Machine) -> None:
+    """The copy's memory is exchanged for larger one only when the GPU is done with it."""
+    stream = int(machine.cuda.cudaStreamCreateWithFlags(1)[1])
+    with machine.load(contexts=1) as runner:
+        queued = [(x, InterfaceArray(machine, x, offset=64)) for x in images((1, 3, 2, 2), (2, 3, 4, 4), (4, 3, 16, 16))]
+        results = [runner.run_on_device([value], stream=stream)["y"] for _, value in queued]
+        for (x, _), result in zip(queued, results, strict=True):
+            np.testing.assert_array_equal(result.numpy(), doubled(x))
+    machine.check_clean()
+
+
 def graphs_are_recorded_once_per_shape(machine: Machine) -> None:
     shapes = ((1, 3, 4, 4), (4, 3, 16, 16))
     with machine.load(cuda_graph=True) as runner:
@@ -233,6 +244,7 @@ CHECKS = (
     host_arrays_on_the_callers_stream,
     outputs_into_given_memory,
     misaligned_inputs_are_copied,
+    misaligned_inputs_that_grow,
     graphs_are_recorded_once_per_shape,
     graphs_of_many_shapes_are_forgotten,
     graphs_and_threads,

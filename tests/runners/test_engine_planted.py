@@ -88,7 +88,6 @@ def freed_early(patch: Patch) -> None:
 def grown_without_waiting(patch: Patch) -> None:
     real = _Memory.__init__
     patch.setattr(_Memory, "__init__", lambda memory, cuda, settle: real(memory, cuda, lambda: None))
-    patch.setattr(Event, "synchronize", lambda *_: None)
 
 
 def results_share_memory(patch: Patch) -> None:
@@ -201,7 +200,7 @@ PLANTED: dict[Callable[[Patch], None], tuple[Callable[[Machine], None], ...]] = 
     runs_of_a_context_not_ordered: (checks.a_stream_of_the_callers_is_not_waited_for,),
     pinned_memory_written_too_early: (checks.host_arrays_on_the_callers_stream,),
     freed_early: (checks.device_arrays_without_copies, checks.device_results_are_snapshots),
-    grown_without_waiting: (checks.host_arrays_on_the_callers_stream,),
+    grown_without_waiting: (checks.misaligned_inputs_that_grow,),
     results_share_memory: (checks.results_are_the_callers,),
     outputs_not_snapshots: (checks.device_results_are_snapshots,),
     profile_not_switched: (checks.profiles_are_chosen_by_shape,),

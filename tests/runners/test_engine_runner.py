@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import gc
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import deploydcn
+from deploydcn.errors import RuntimeFailure
 from deploydcn.runners import dlpack
 from deploydcn.runners.base import Runner
+from deploydcn.runners.engine_slot import Slot
 from tests.runners.engine_checks import CHECKS
 from tests.runners.fake_tensorrt import FakeTensorRT
 from tests.runners.machine import InterfaceArray, Machine, doubled, images, install, torch_tensor
@@ -134,13 +138,62 @@ def test_results_feed_the_next_run(machine: Machine) -> None:
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_every_thread_uses_the_engines_gpu(machine: Machine, monkeypatch: pytest.MonkeyPatch, devices: int) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     machine.cuda.devices = devices
     runner = machine.load(device=devices - 1)
     with ThreadPoolExecutor(2) as pool:
         (x,) = images((2, 3, 4, 4))
         np.testing.assert_array_equal(pool.submit(runner.run, [x]).result()["y"], doubled(x))
+    machine.check_clean()
+
+
+def test_closing_frees_everything_at_once(machine: Machine) -> None:
+    for options in ({}, {"cuda_graph": True}):
+        with machine.load(**options) as runner:
+            for x in images((1, 3, 4, 4), (1, 3, 4, 4)):
+                runner.run([x])
+        machine.check_released()
+        with pytest.raises(ValueError, match="this runner is closed"):
+            runner.run([x])
+
+
+def test_closing_waits_for_runs_under_way_and_turns_waiting_ones_away(machine: Machine) -> None:
+    runner = machine.load(contexts=1)
+    (x,) = images((1, 3, 4, 4))
+    with ThreadPoolExecutor(2) as pool:
+        with runner._slots.borrow(None) as slot:
+            waiting = pool.submit(runner.run, [x])
+            time.sleep(0.05)
+            closing = pool.submit(runner.close)
+            with pytest.raises(ValueError, match="this runner is closed"):
+                waiting.result(timeout=10)
+            assert not closing.done()
+            assert slot._context is not None
+        closing.result(timeout=10)
+    machine.check_released()
+
+
+def test_a_failure_half_way_waits_for_the_gpu_and_lets_others_go_on(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine is enqueued when fetching fails: its memory is not freed under it, and a waiting thread gets a fresh context."""
+    runner = machine.load(contexts=1)
+    (x,) = images((2, 3, 4, 4))
+    fetch, failures = Slot.fetch_to_host, [RuntimeFailure("no memory")]
+
+    def failing(slot: Slot, name: str, stream: int) -> np.ndarray:
+        if failures:
+            time.sleep(0.05)
+            raise failures.pop()
+        return fetch(slot, name, stream)
+
+    monkeypatch.setattr(Slot, "fetch_to_host", failing)
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(runner.run, [x]) for _ in range(2)]
+        outcomes = [future.exception(timeout=10) or future.result() for future in futures]
+    errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+    assert [str(error) for error in errors] == ["no memory"]
+    np.testing.assert_array_equal(runner.run([x])["y"], doubled(x))
+    assert len(machine.trt.configs) == 2
+    runner.close()
+    machine.check_released()
     machine.check_clean()
 
 
