@@ -130,6 +130,10 @@ class FakeCuda(ModuleType):
             "graphs": len(self.graphs),
         }
 
+    def all_streams(self) -> list[FakeStream]:
+        """Those made so far, also those destroyed."""
+        return [stream for stream in (*self.streams.values(), *self._gone) if stream.handle not in (0, 1)]
+
     def find(self, address: int, size: int, kind: str = "device") -> Allocation:
         for allocation in self.allocations:
             if allocation.kind == kind and allocation.base <= address and address + size <= allocation.base + allocation.size:

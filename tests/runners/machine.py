@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import sys
 from collections.abc import Iterator, Mapping
@@ -85,8 +86,8 @@ class InterfaceArray:
 class DlpackArray:
     """As JAX's. Written on a stream of its own; a consumer's stream is made to wait."""
 
-    def __init__(self, machine: Machine, array: np.ndarray, *, device: int = 0) -> None:
-        self._machine, self._device = machine, device
+    def __init__(self, machine: Machine, array: np.ndarray, *, device: int = 0, strides: tuple[int, ...] | None = None) -> None:
+        self._machine, self._device, self._strides = machine, device, strides
         self.shape, self.dtype = array.shape, array.dtype
         self.stream = int(machine.cuda.cudaStreamCreateWithFlags(1)[1])
         self.address = machine.cuda.put(array, stream=self.stream)
@@ -103,7 +104,11 @@ class DlpackArray:
         self._machine.cuda.cudaEventRecord(event, self.stream)
         self._machine.cuda.cudaStreamWaitEvent(stream, event, 0)
         self._machine.cuda.cudaEventDestroy(event)
-        return dlpack.pack(self.address, self.shape, self.dtype, self.__dlpack_device__(), self)
+        capsule = dlpack.pack(self.address, self.shape, self.dtype, self.__dlpack_device__(), self)
+        if self._strides is not None:
+            self._kept = (ctypes.c_int64 * 4)(*self._strides)
+            dlpack._Managed.from_address(dlpack._pointer(capsule, b"dltensor")).tensor.strides = self._kept
+        return capsule
 
 
 class _TorchTensor:

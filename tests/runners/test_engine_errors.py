@@ -12,7 +12,7 @@ import pytest
 
 import deploydcn
 from deploydcn.errors import InvalidArgument, InvalidModel, MissingDependency, RuntimeFailure, UserError
-from deploydcn.runners.device_arrays import stream_handle
+from deploydcn.runners.device_arrays import numpy_dtype, stream_handle
 from tests.runners.engine_checks import MIXED
 from tests.runners.fake_cuda import FakeCuda, Status
 from tests.runners.fake_tensorrt import FakeTensorRT, engine_file
@@ -247,6 +247,8 @@ def test_shapes_that_fit_no_single_profile(machine: Machine) -> None:
         (lambda m, x: _strided(InterfaceArray(m, x)), r"input 'x' is not contiguous \(strides \(4, 16, 64, 192\)\); wanted C order"),
         (lambda m, x: InterfaceArray(m, x.astype(">f4")), "byte-swapped"),
         (lambda m, x: DlpackArray(m, x, device=1), "input 'x' is on GPU 1, the engine on GPU 0; move it, or load with device=1"),
+        (lambda m, x: DlpackArray(m, x, strides=(1, 2, 6, 24)), r"input 'x' is not contiguous \(strides \(1, 2, 6, 24\)\); wanted C order"),
+        (lambda m, x: _of_gpu_1(m, x), "input 'x' is on GPU 1, the engine on GPU 0"),
         (lambda m, x: _elsewhere(InterfaceArray(m, x)), "says it is in GPU memory, but points elsewhere; .* pycuda.autoprimaryctx"),
     ],
 )
@@ -261,9 +263,23 @@ def _strided(array: InterfaceArray) -> InterfaceArray:
     return array
 
 
+def _of_gpu_1(machine: Machine, x: np.ndarray) -> InterfaceArray:
+    machine.cuda.devices = 2
+    machine.cuda.cudaSetDevice(1)
+    array = InterfaceArray(machine, x)
+    machine.cuda.cudaSetDevice(0)
+    return array
+
+
 def _elsewhere(array: InterfaceArray) -> InterfaceArray:
     array.address = 0x1234500
     return array
+
+
+def test_unknown_element_types() -> None:
+    assert numpy_dtype("bfloat16").itemsize == 2
+    with pytest.raises(InvalidArgument, match="there is no element type 'float7'"):
+        numpy_dtype("float7")
 
 
 @pytest.mark.parametrize("options", [{}, {"cuda_graph": True}], ids=["plain", "graph"])
@@ -313,6 +329,22 @@ def test_graphs_that_cannot_be_recorded(machine: Machine, monkeypatch: pytest.Mo
     monkeypatch.setattr(machine.cuda, "cudaStreamBeginCapture", lambda *_: (Status.cudaErrorStreamCaptureUnsupported,), raising=False)
     with pytest.raises(RuntimeFailure, match=r"cannot be recorded as a CUDA graph: .*; load it without cuda_graph"):
         runner.run([x])
+
+
+def test_a_recording_that_fails_half_way_is_ended(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.runners.fake_tensorrt import IExecutionContext
+
+    runner = machine.load(cuda_graph=True)
+    (x,) = images((2, 3, 4, 4))
+    runner.run([x])
+    with monkeypatch.context() as patch:
+        patch.setattr(IExecutionContext, "execute_async_v3", lambda *_: False)
+        with pytest.raises(RuntimeFailure, match=r"cannot be recorded as a CUDA graph: .* refuses the run"):
+            runner.run([x])
+    assert all(stream.recording is None for stream in machine.cuda.all_streams())
+    for _ in range(3):
+        np.testing.assert_array_equal(runner.run([x])["y"], doubled(x))
+    machine.check_clean()
 
 
 class _Named:

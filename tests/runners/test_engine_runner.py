@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -76,6 +77,7 @@ def test_torch_tensors_are_read_in_place(machine: Machine, monkeypatch: pytest.M
         ("contiguous", False, r"input 'x' is not contiguous; .* call \.contiguous\(\)"),
         ("negated", True, r"input 'x' is a negated .* call \.resolve_neg\(\)"),
         ("dtype", "torch.float64", "input 'x' is float64; wanted float32"),
+        ("device", SimpleNamespace(index=1), "input 'x' is on GPU 1, the engine on GPU 0"),
     ],
 )
 def test_unfit_torch_tensors_are_refused(
@@ -102,7 +104,9 @@ def test_results_pass_to_other_libraries(machine: Machine) -> None:
     """The consumer's stream waits; the memory lives as long as the capsule."""
     (x,) = images((2, 3, 4, 4))
     ours, theirs = (int(machine.cuda.cudaStreamCreateWithFlags(1)[1]) for _ in range(2))
-    result = machine.load().run_on_device([x], stream=ours)["y"]
+    runner = machine.load()
+    result = runner.run_on_device([x], stream=ours)["y"]
+    assert np.isnan(machine.contents(result)).all()
     assert result.__cuda_array_interface__ == {
         "version": 3,
         "shape": (2, 3, 4, 4),
@@ -143,6 +147,11 @@ def test_every_thread_uses_the_engines_gpu(machine: Machine, monkeypatch: pytest
     with ThreadPoolExecutor(2) as pool:
         (x,) = images((2, 3, 4, 4))
         np.testing.assert_array_equal(pool.submit(runner.run, [x]).result()["y"], doubled(x))
+        result = pool.submit(runner.run_on_device, [x]).result()["y"]
+        machine.cuda.cudaSetDevice(0)
+        np.testing.assert_array_equal(result.numpy(), doubled(x))
+    assert {a.device for a in machine.cuda.allocations if a.kind == "device"} == {devices - 1}
+    assert {stream.device for stream in machine.cuda.all_streams()} == {devices - 1}
     machine.check_clean()
 
 
@@ -170,6 +179,33 @@ def test_closing_waits_for_runs_under_way_and_turns_waiting_ones_away(machine: M
             assert slot._context is not None
         closing.result(timeout=10)
     machine.check_released()
+
+
+@pytest.mark.parametrize("explicitly", [True, False])
+def test_closing_waits_for_work_on_the_callers_stream(machine: Machine, explicitly: bool) -> None:
+    stream = int(machine.cuda.cudaStreamCreateWithFlags(1)[1])
+    (x,) = images((2, 3, 4, 4))
+    runner = machine.load()
+    result = runner.run_on_device([x], stream=stream)["y"]
+    if explicitly:
+        runner.close()
+    del runner
+    gc.collect()
+    np.testing.assert_array_equal(result.numpy(), doubled(x))
+    machine.check_clean()
+
+
+def test_threads_that_wait_for_a_context_that_cannot_be_made(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.runners.fake_tensorrt import ICudaEngine
+
+    def none(engine: ICudaEngine, config: object = None) -> None:
+        time.sleep(0.05)
+
+    monkeypatch.setattr(ICudaEngine, "create_execution_context", none)
+    runner = machine.load(contexts=1)
+    with ThreadPoolExecutor(3) as pool:
+        futures = [pool.submit(runner.run, list(images((1, 3, 4, 4)))) for _ in range(3)]
+        assert all("no execution context" in str(future.exception(timeout=10)) for future in futures)
 
 
 def test_a_failure_half_way_waits_for_the_gpu_and_lets_others_go_on(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
