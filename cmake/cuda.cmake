@@ -1,5 +1,5 @@
-# nvcc and what belongs to it: from DEPLOYDCN_NVCC, PATH, CUDA_HOME, or the PyPI packages nvidia-cuda-nvcc, nvidia-nvvm,
-# nvidia-cuda-crt, nvidia-cuda-runtime. Custom commands instead of CMake's CUDA language: they need neither a GPU nor a
+# nvcc and what belongs to it: from DEPLOYDCN_NVCC, PATH, CUDA_HOME, or the PyPI packages of the extra `cuda`
+# (pyproject.toml). Custom commands instead of CMake's CUDA language: they need neither a GPU nor a
 # complete toolkit, and work with the layout of the PyPI packages.
 #
 # Sets DEPLOYDCN_NVCC (empty when there is none), DEPLOYDCN_CUDA_INCLUDE and DEPLOYDCN_CUDART (the static runtime).
@@ -96,8 +96,8 @@ if(NOT DEPLOYDCN_CUDA STREQUAL "OFF")
     endif()
     set(has_cuda TRUE)
   elseif(DEPLOYDCN_CUDA STREQUAL "ON")
-    message(FATAL_ERROR "nvcc not found on PATH, in CUDA_HOME or among the PyPI packages; pip install nvidia-cuda-nvcc "
-      "nvidia-nvvm nvidia-cuda-crt nvidia-cuda-runtime nvidia-cuda-cccl, or set DEPLOYDCN_NVCC")
+    message(FATAL_ERROR "nvcc not found on PATH, in CUDA_HOME or among the PyPI packages; pip install "
+      "'.[cuda]', or set DEPLOYDCN_NVCC")
   else()
     message(STATUS "nvcc not found: building without GPU kernels and without the TensorRT plugin library")
   endif()

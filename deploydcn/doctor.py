@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import importlib.util
 import platform
@@ -12,6 +11,7 @@ from importlib import metadata
 
 from deploydcn import nvidia
 from deploydcn.errors import DeployDcnError
+from deploydcn.tensorrt_runtimes import OLDEST_TENSORRT, RUNTIMES, installed_module
 
 PACKAGES = {
     "numpy": "",
@@ -21,12 +21,6 @@ PACKAGES = {
     "onnxscript": "export",
     "onnxruntime": "cpu",
 }
-
-TENSORRT = (
-    ("TensorRT", "gpu", ("tensorrt",), ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")),
-    ("TensorRT-RTX", "rtx", ("tensorrt_rtx", "tensorrt_rtx_bindings"), ("tensorrt-rtx-cu13-bindings", "tensorrt-rtx")),
-)
-"""Title, extra, Python modules, and the packages that tell the version."""
 
 
 @dataclass(frozen=True)
@@ -123,13 +117,14 @@ def _gpu() -> Iterator[Finding]:
 
 
 def _tensorrt() -> Iterator[Finding]:
-    for title, extra, modules, packages in TENSORRT:
-        module = next((name for name in modules if _spec_exists(name)), None)
-        version = next(filter(None, map(_version, packages)), None)
+    for runtime in RUNTIMES.values():
+        title, module = runtime.title, installed_module(runtime)
+        version = next(filter(None, map(_version, runtime.distributions)), None)
         if module is None:
-            yield Finding(title, "missing", "not installed", f"pip install 'deploydcn[{extra}]'")
-        elif title == "TensorRT" and version is not None and int(version.split(".")[0]) < 10:
-            yield Finding(title, "broken", f"{version}; our plugins need 10 or newer", "pip install -U 'tensorrt>=10'")
+            yield Finding(title, "missing", "not installed", f"pip install 'deploydcn[{runtime.extra}]'")
+        elif runtime.name == "tensorrt" and version is not None and int(version.split(".")[0]) < OLDEST_TENSORRT:
+            fix = f"pip install -U 'tensorrt>={OLDEST_TENSORRT}'"
+            yield Finding(title, "broken", f"{version}; our plugins need {OLDEST_TENSORRT} or newer", fix)
         else:
             yield Finding(title, "ok", f"{version or 'version unknown'} (module {module})")
 
@@ -161,7 +156,7 @@ def _plugins() -> Iterator[Finding]:
 
 
 def _providers() -> Iterator[Finding]:
-    if not _spec_exists("onnxruntime"):
+    if importlib.util.find_spec("onnxruntime") is None:
         return
     import onnxruntime
 
@@ -170,12 +165,6 @@ def _providers() -> Iterator[Finding]:
     fix = "pip uninstall -y onnxruntime, then pip install 'deploydcn[gpu]'" if lacks_cuda else ""
     detail = f"{', '.join(providers)}{'; there is a GPU it does not use' if lacks_cuda else ''}"
     yield Finding("onnxruntime providers", "missing" if lacks_cuda else "ok", detail, fix)
-
-
-def _spec_exists(module: str) -> bool:
-    with contextlib.suppress(ImportError, ValueError):
-        return importlib.util.find_spec(module) is not None
-    return False
 
 
 def _version(package: str) -> str | None:

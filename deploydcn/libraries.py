@@ -36,7 +36,7 @@ def plugin_library_path() -> Path:
     except UserError as error:
         raise UserError(
             f"this installation has no {PLUGIN_LIBRARY}: it was built without a CUDA compiler; put nvcc on PATH, or set CUDA_HOME, or "
-            "pip install nvidia-cuda-nvcc nvidia-nvvm nvidia-cuda-crt nvidia-cuda-runtime; then, in deploydcn's source folder, "
+            "pip install '.[cuda]' in deploydcn's source folder; then, there, "
             "pip install --no-build-isolation --force-reinstall --no-deps --config-settings=cmake.define.DEPLOYDCN_CUDA=ON ."
         ) from error
 

@@ -24,7 +24,7 @@ ALLOWED = {
     "testing": {"ops", "testing"},
     "cli": {"ops", "runners", "parity", "export", "engine", "vision", "cli"},
 }
-LEAVES = {"errors", "_lazy", "files", "spec", "libraries", "onnx_schema", "doctor"}
+LEAVES = {"tensorrt_runtimes", "errors", "_lazy", "files", "spec", "libraries", "onnx_schema", "doctor"}
 
 
 def imported_rooms(path: Path) -> set[str]:

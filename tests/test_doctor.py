@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deploydcn import doctor, nvidia
+from deploydcn import doctor, nvidia, tensorrt_runtimes
 from deploydcn.doctor import Finding, examine
 from deploydcn.errors import UserError
 
@@ -105,7 +105,7 @@ def test_drivers_and_gpus(
 
 @pytest.mark.parametrize("package", ["tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"])
 def test_tensorrt_installed_or_not(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
-    monkeypatch.setattr(doctor, "_spec_exists", lambda module: module == package)
+    monkeypatch.setattr(tensorrt_runtimes, "_spec", lambda module: module if module == package else None)
     versions = {"tensorrt": "10.16.1", "tensorrt_rtx": None, "tensorrt_rtx_cu13_bindings": "1.7.1"}
     findings = on(monkeypatch, None, **versions)
     rtx = package != "tensorrt"
@@ -116,7 +116,7 @@ def test_tensorrt_installed_or_not(monkeypatch: pytest.MonkeyPatch, package: str
 
 
 def test_tensorrt_8_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_spec_exists", lambda module: module == "tensorrt")
+    monkeypatch.setattr(tensorrt_runtimes, "_spec", lambda module: module if module == "tensorrt" else None)
     finding = on(monkeypatch, None, tensorrt="8.6.1")["TensorRT"]
     assert (finding.state, finding.detail) == ("broken", "8.6.1; our plugins need 10 or newer")
 

@@ -13,7 +13,7 @@ import typer
 from deploydcn.cli.options import Json, console, parse_profiles, print_json
 from deploydcn.engine import BuildProgress, EngineReport, build_engine
 from deploydcn.engine.build import VERBOSITIES
-from deploydcn.engine.runtimes import RUNTIMES
+from deploydcn.tensorrt_runtimes import RUNTIMES
 
 PROFILE_HELP = (
     'Range of shapes, "INPUT:SMALLEST,OPTIMAL,LARGEST", as in "x:1x3x320x320,4x3x640x640,8x3x1280x1280"; one shape alone stands for all '

@@ -15,12 +15,13 @@ from deploydcn._lazy import lazy_import
 from deploydcn.engine.prepare import PluginNode, Prepared, prepare
 from deploydcn.engine.process import Worker
 from deploydcn.engine.report import BuildProgress, EngineReport, PluginLayer, Range, TensorLayout
-from deploydcn.engine.runtimes import OLDEST_TENSORRT, Runtime, capability_names, find_module, runtime_named
+from deploydcn.engine.runtimes import capability_names, find_module, runtime_named
 from deploydcn.errors import InvalidArgument
 from deploydcn.export.precision import half_dtype
 from deploydcn.files import replace_on_success
 from deploydcn.libraries import plugin_library_path
 from deploydcn.runners import TensorInfo
+from deploydcn.tensorrt_runtimes import Runtime
 
 VERBOSITIES = ("warning", "info", "verbose")
 
@@ -98,7 +99,6 @@ def build_engine(
         request = {
             "runtime": options.runtime.name,
             "module": module,
-            "oldest_version": OLDEST_TENSORRT,
             "model": str(prepared.path),
             "base": str(prepared.base),
             "engine": os.path.abspath(target),

@@ -17,9 +17,10 @@ from typing import Any
 
 from deploydcn.engine.node_checks import OWN, STANDARD
 from deploydcn.engine.report import BuildProgress
-from deploydcn.engine.runtimes import Runtime, library_folders, link_missing_sonames
+from deploydcn.engine.runtimes import link_missing_sonames
 from deploydcn.errors import InternalError, InvalidArgument, InvalidModel, MissingDependency, RuntimeFailure, UserError
 from deploydcn.onnx_schema import DOMAIN
+from deploydcn.tensorrt_runtimes import OLDEST_TENSORRT, Runtime, library_folders
 
 LAST_LINES = 8
 """Lines of a crashed worker's output that its error message quotes."""
@@ -136,7 +137,8 @@ class Worker:
         if kind == "build":
             reason = self._own_words() or "; ".join(self.errors()[:4]) or "it gave no reason; try --verbosity verbose"
             if any("workspace limit" in text for _, text in self.messages):
-                reason += "; a layer needs more scratch memory than the workspace limit allows: raise it, or leave it out"
+                layer = ", ".join(self._beyond_workspace()) or "a layer"
+                reason += f"; {layer} needs more scratch memory than the workspace limit allows: raise it, or leave it out"
             return RuntimeFailure(f"{title} cannot build an engine from this model: {reason}")
         if kind == "library":
             reason = failure["reason"] or "; ".join(self.errors()[:2]) or "it holds no TensorRT plugins, or such as are registered already"
@@ -145,7 +147,7 @@ class Worker:
             return MissingDependency(f"{title} is installed but does not import: {failure['message']}")
         if kind == "version":
             return MissingDependency(
-                f"TensorRT {failure['version']} is too old; wanted {failure['oldest']} or newer: pip install -U tensorrt"
+                f"TensorRT {failure['version']} is too old; wanted {OLDEST_TENSORRT} or newer: pip install -U tensorrt"
             )
         if kind == "capability":
             digits = ", ".join(name.removeprefix("SM") for name in failure["known"])
@@ -164,6 +166,11 @@ class Worker:
         if kind == "file":
             return RuntimeFailure(f"the build process cannot read or write a file: {failure['message']}")
         raise InternalError(f"the build process failed unexpectedly: {failure.get('message', failure)}")
+
+    def _beyond_workspace(self) -> list[str]:
+        """Nodes whose plugin needs more than the workspace, where TensorRT names them; of its own layers it names none."""
+        found = [re.match(r"(.*): Skip format combination, exceeding workspace limit", text.strip()) for _, text in self.messages]
+        return list(dict.fromkeys(f"node {match.group(1)!r}" for match in found if match))
 
     def _own_words(self) -> str:
         """What our plugins said: the cause, where TensorRT only passes a return code on."""

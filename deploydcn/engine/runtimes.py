@@ -1,50 +1,13 @@
-"""TensorRT and TensorRT-RTX: what differs between them, and between their versions, is here and nowhere else."""
+"""What differs between building for TensorRT and for TensorRT-RTX, and between their versions."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 from deploydcn.errors import InvalidArgument, MissingDependency
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """An engine builder.
-
-    modules: Python modules that are it; the first installed one is used. libraries: packages that hold its shared
-    libraries. timing_cache: whether builds measure kernels, and so can be told to remember what they measured.
-    compute_capabilities: whether an engine can be built for other GPUs than the one present.
-    """
-
-    name: str
-    title: str
-    modules: tuple[str, ...]
-    libraries: tuple[str, ...]
-    extra: str
-    timing_cache: bool
-    compute_capabilities: bool
-
-
-RUNTIMES = {
-    "tensorrt": Runtime("tensorrt", "TensorRT", ("tensorrt",), ("tensorrt_libs",), "gpu", timing_cache=True, compute_capabilities=False),
-    "tensorrt-rtx": Runtime(
-        "tensorrt-rtx",
-        "TensorRT-RTX",
-        ("tensorrt_rtx_bindings", "tensorrt_rtx"),
-        ("tensorrt_rtx_libs",),
-        "rtx",
-        timing_cache=False,
-        compute_capabilities=True,
-    ),
-}
-
-OLDEST_TENSORRT = 10
-"""The first major version with IPluginV3, which our plugins are."""
+from deploydcn.tensorrt_runtimes import OLDEST_TENSORRT, RUNTIMES, Runtime, installed_module, library_folders
 
 
 def runtime_named(name: str) -> Runtime:
@@ -64,27 +27,13 @@ def find_module(runtime: Runtime) -> str:
     Raises:
         MissingDependency: none is installed.
     """
-    for module in runtime.modules:
-        if _spec(module) is not None:
-            return module
+    if module := installed_module(runtime):
+        return module
     other = next(candidate for candidate in RUNTIMES.values() if candidate is not runtime)
     raise MissingDependency(
         f"{runtime.title} is not installed (no Python module {' or '.join(runtime.modules)}); "
         f"pip install 'deploydcn[{runtime.extra}]', or build for runtime {other.name!r}"
     )
-
-
-def _spec(module: str) -> ModuleSpec | None:
-    try:
-        return importlib.util.find_spec(module)
-    except (ImportError, ValueError):  # ValueError: something put a module without a spec in its place
-        return None
-
-
-def library_folders(runtime: Runtime) -> list[Path]:
-    """Folders with the shared libraries that pip installed for a runtime."""
-    specs = [_spec(package) for package in runtime.libraries]
-    return [Path(folder) for spec in specs if spec is not None for folder in spec.submodule_search_locations or ()]
 
 
 def link_missing_sonames(runtime: Runtime, folder: Path) -> None:

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from deploydcn.engine.plan import name_formats, plugin_formats
-from deploydcn.engine.runtimes import RUNTIMES, Runtime, major_version, network_flags, set_capabilities, set_tf32, supported_capabilities
+from deploydcn.engine.runtimes import major_version, network_flags, set_capabilities, set_tf32, supported_capabilities
+from deploydcn.tensorrt_runtimes import OLDEST_TENSORRT, RUNTIMES, Runtime, dtype_name, load_error
 
 SEVERITIES = ("internal", "error", "warning", "info", "verbose")
 PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
@@ -143,9 +144,8 @@ class Build:
         return {"version": str(self.trt.__version__), "size": len(data), **description}
 
     def _check_version(self) -> None:
-        oldest = self.request["oldest_version"]
-        if self.runtime.name == "tensorrt" and major_version(self.trt) < oldest:
-            raise Failure("version", version=str(self.trt.__version__), oldest=oldest)
+        if self.runtime.name == "tensorrt" and major_version(self.trt) < OLDEST_TENSORRT:
+            raise Failure("version", version=str(self.trt.__version__))
         known = supported_capabilities(self.trt) if self.request["compute_capabilities"] else []
         unknown = [name for name in self.request["compute_capabilities"] if name not in known]
         if unknown:
@@ -157,7 +157,7 @@ class Build:
         registry = self.trt.get_plugin_registry()
         for library in self.request["plugins"]:
             if registry.load_library(library) is None:
-                raise Failure("library", path=library, reason=_load_error(library))
+                raise Failure("library", path=library, reason=load_error(library))
 
     def _parse(self, network: Any) -> None:
         self.events.progress("Parsing", 0.0)
@@ -210,7 +210,7 @@ class Build:
     # ---------------------------------------------------------------------------------------------------- description
     def _describe(self, network: Any) -> dict[str, Any]:
         layers = [network.get_layer(index) for index in range(network.num_layers)]
-        types = [_type_name(layer.get_output(0).dtype) for layer in layers if layer.num_outputs and not _is(layer, "CONSTANT")]
+        types = [dtype_name(layer.get_output(0).dtype) for layer in layers if layer.num_outputs and not _is(layer, "CONSTANT")]
         kinds = Counter(name for name in types if "float" in name or "int8" in name or "fp" in name)
         plugins = [self._describe_plugin(layer) for layer in layers if _is(layer, "PLUGIN_V3")]
         return {
@@ -226,8 +226,8 @@ class Build:
         outputs = [layer.get_output(index) for index in range(layer.num_outputs)]
         return {
             "name": layer.name,
-            "input_dtypes": [_type_name(tensor.dtype) for tensor in inputs],
-            "output_dtypes": [_type_name(tensor.dtype) for tensor in outputs],
+            "input_dtypes": [dtype_name(tensor.dtype) for tensor in inputs],
+            "output_dtypes": [dtype_name(tensor.dtype) for tensor in outputs],
             "type_numbers": [[int(tensor.dtype) for tensor in tensors] for tensors in (inputs, outputs)],
         }
 
@@ -239,20 +239,12 @@ class Build:
         layer["output_formats"] = name_formats(found.outputs, names) if found else ()
 
 
-_TYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
-
-
 def _is(layer: Any, kind: str) -> bool:
     return str(layer.type).rpartition(".")[2] == kind
 
 
-def _type_name(dtype: Any) -> str:
-    name = str(dtype).rpartition(".")[2]
-    return _TYPES.get(name, name.lower())
-
-
 def _tensor(tensor: Any) -> dict[str, Any]:
-    return {"name": tensor.name, "dtype": _type_name(tensor.dtype), "shape": [size if size >= 0 else None for size in tensor.shape]}
+    return {"name": tensor.name, "dtype": dtype_name(tensor.dtype), "shape": [size if size >= 0 else None for size in tensor.shape]}
 
 
 def _is_shape_input(tensor: Any) -> bool:
@@ -262,15 +254,6 @@ def _is_shape_input(tensor: Any) -> bool:
 
 def _call(error: Any, method: str) -> str:
     return str(getattr(error, method)()) if hasattr(error, method) else ""
-
-
-def _load_error(library: str) -> str:
-    """Why a library that TensorRT refused does not load; "" when it does, so that what is in it must be the reason."""
-    try:
-        ctypes.CDLL(library)
-    except OSError as error:
-        return str(error)
-    return ""
 
 
 def _logger(trt: Any, events: Events) -> Any:

@@ -12,7 +12,8 @@ import numpy as np
 from deploydcn.errors import InvalidArgument, RuntimeFailure
 from deploydcn.runners.base import TensorInfo
 from deploydcn.runners.device_arrays import numpy_dtype
-from deploydcn.runners.tensorrt_api import DTYPES, LoadedEngine
+from deploydcn.runners.tensorrt_api import LoadedEngine
+from deploydcn.tensorrt_runtimes import DTYPES
 
 Shape = tuple[int, ...]
 Range = tuple[Shape, Shape, Shape]

@@ -19,7 +19,8 @@ from deploydcn.runners.cuda_memory import ALIGNMENT
 from deploydcn.runners.device_arrays import DeviceView, device_view, numpy_dtype, stream_handle
 from deploydcn.runners.engine_info import EngineInfo
 from deploydcn.runners.engine_slot import Feed, Slot
-from deploydcn.runners.tensorrt_api import RUNTIMES, load_engine
+from deploydcn.runners.tensorrt_api import load_engine
+from deploydcn.tensorrt_runtimes import RUNTIMES
 
 
 class EngineRunner:

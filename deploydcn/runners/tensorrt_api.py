@@ -6,7 +6,6 @@ Their Python modules have one interface (seen in 10.16, 11.4 and RTX 1.7). Failu
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import logging
 import re
 import threading
@@ -20,51 +19,22 @@ from deploydcn._lazy import lazy_import
 from deploydcn.errors import InvalidArgument, InvalidModel, MissingDependency, RuntimeFailure, UserError
 from deploydcn.libraries import plugin_library_path
 from deploydcn.runners.cuda_memory import FIXES, Cuda, DeviceBuffer
+from deploydcn.tensorrt_runtimes import RUNTIMES, Runtime, installed_module, load_error
 
 _log = logging.getLogger("deploydcn.tensorrt")
 
 
-@dataclass(frozen=True)
-class EngineRuntime:
-    """modules: the first one installed is used. tag: how its engine files begin."""
-
-    name: str
-    title: str
-    modules: tuple[str, ...]
-    extra: str
-    tag: bytes
-
-
-RUNTIMES = {
-    "tensorrt": EngineRuntime("tensorrt", "TensorRT", ("tensorrt",), "gpu", b"ftrt"),
-    "tensorrt-rtx": EngineRuntime("tensorrt-rtx", "TensorRT-RTX", ("tensorrt_rtx", "tensorrt_rtx_bindings"), "rtx", b"vtrt"),
-}
-
 ENGINE_SUFFIXES = (".engine", ".plan", ".trt")
 
-DTYPES = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "BF16": "bfloat16",
-    "INT8": "int8",
-    "INT32": "int32",
-    "INT64": "int64",
-    "UINT8": "uint8",
-    "BOOL": "bool",
-    "FP8": "float8_e4m3fn",
-}
-"""trt.DataType names and NumPy's. INT4 and FP4 have less than a byte per element: no array can hold them."""
 
-
-def import_runtime(runtime: EngineRuntime) -> Any:
+def import_runtime(runtime: Runtime) -> Any:
     """The runtime's Python module.
 
     Raises:
         MissingDependency: it is not installed, or does not import.
     """
-    for module in runtime.modules:
-        if importlib.util.find_spec(module) is not None:
-            return lazy_import(module, extra=runtime.extra)
+    if module := installed_module(runtime):
+        return lazy_import(module, extra=runtime.extra)
     raise MissingDependency(f"{runtime.title} is not installed; this needs it: pip install 'deploydcn[{runtime.extra}]'")
 
 
@@ -163,10 +133,7 @@ def _load_library(trt: Any, path: Path) -> None:
         return
     reason = journal.since(mark)
     if not reason:  # the registry keeps the first logger of the process, which need not be ours
-        try:
-            ctypes.CDLL(str(path))
-        except OSError as error:
-            reason = str(error)
+        reason = load_error(path)
     if reason and "already" not in reason:
         raise RuntimeFailure(f"plugin library {path} does not load: {reason}; rebuild it for this machine")
 
@@ -184,7 +151,7 @@ class LoadedEngine:
 
 
 def load_engine(
-    runtime: EngineRuntime, path: Path, *, device: int | None = None, plugins: Sequence[Path] = (), allow_code: bool = False
+    runtime: Runtime, path: Path, *, device: int | None = None, plugins: Sequence[Path] = (), allow_code: bool = False
 ) -> LoadedEngine:
     """Read an engine file onto a GPU.
 
@@ -226,7 +193,7 @@ def engine_backend(path: Path) -> str:
     return next((name for name, runtime in RUNTIMES.items() if runtime.tag == start), "tensorrt")
 
 
-def read_engine(runtime: EngineRuntime, path: Path) -> bytes:
+def read_engine(runtime: Runtime, path: Path) -> bytes:
     """The file's content, if it begins like an engine of this runtime.
 
     Raises:

@@ -84,11 +84,10 @@ def trace_plugin(
     schedule: Schedule = "seq",
     seed: int = 0,
     versioned_logger: bool = False,
-    library: str | None = None,
 ) -> PluginRun:
-    """As `run_plugin`, with what the plugin decided on the way. `library`: another build of the emulated plugins."""
+    """As `run_plugin`, with what the plugin decided on the way."""
     spec = _spec_of(op)
-    native = _prepare(library, engine, schedule, seed)
+    native = _prepare(engine, schedule, seed)
     arrays = [array for array in _in_order(spec, inputs) if array is not None]
     keep: list[Any] = []
     domain = b"" if op == spec.standard_op else b"deploydcn"
@@ -107,13 +106,12 @@ def run_kernel(
     engine: Engine = "source",
     schedule: Schedule = "seq",
     seed: int = 0,
-    library: str | None = None,
 ) -> list[np.ndarray]:
     """Run an operator's GPU kernel alone, on linear layouts. naive: the oracle kernel, in float64, instead.
 
     Arguments and errors otherwise as `run_plugin`.
     """
-    native = _prepare(library, engine, schedule, seed)
+    native = _prepare(engine, schedule, seed)
     keep: list[Any] = []
     run = native.harness_run_kernel(
         op.encode(), ctypes.c_int32(naive), *_fields(attrs or {}, keep), *_tensors(_in_order(_spec_of(op), inputs), keep)
@@ -134,7 +132,7 @@ def run_ort_op(
 
     Arguments and errors otherwise as `run_plugin`.
     """
-    native = _prepare(None, engine, schedule, seed)
+    native = _prepare(engine, schedule, seed)
     keep: list[Any] = []
     run = native.harness_run_ort_op(op.encode(), *_fields(attrs or {}, keep), *_tensors(_in_order(_spec_of(op), inputs), keep))
     return _result(native, run).outputs
@@ -146,13 +144,13 @@ def restore_plugin(op: str, fields: Mapping[str, Any]) -> None:
     Raises:
         PluginFailure: the plugin refuses them.
     """
-    native = _prepare(None, "source", "seq", 0)
+    native = _prepare("source", "seq", 0)
     keep: list[Any] = []
     _result(native, native.harness_restore_plugin(op.encode(), b"deploydcn", *_fields(fields, keep)))
 
 
-def _prepare(library: str | None, engine: Engine, schedule: Schedule, seed: int) -> ctypes.CDLL:
-    native = _load(library or emulated_library())
+def _prepare(engine: Engine, schedule: Schedule, seed: int) -> ctypes.CDLL:
+    native = _load(emulated_library())
     for name, value in (("engine", "ptx80" if engine == "ptx" else engine), ("schedule", schedule), ("seed", str(seed))):
         if native.deploydcn_emulation_set(name.encode(), value.encode()) != 0:
             raise InvalidArgument(native.deploydcn_emulation_error().decode())

@@ -14,10 +14,10 @@ import numpy as np
 
 from deploydcn.spec import OpSpec
 from deploydcn.testing import native
+from deploydcn.testing.plugins import DTYPES
 from tests.conformance.backends import numpy_dtype
 
 ROOT = Path(__file__).resolve().parents[2]
-DTYPE_CODES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _encode(case: DriverCase) -> bytes:
         else:
             items = [value] if isinstance(value, int) else list(value)
             parts.append(b"i" + struct.pack(f"<I{len(items)}q", len(items), *items))
-    parts.append(struct.pack("<I", len(case.types)) + bytes(DTYPE_CODES[dtype] for dtype in case.types.values()))
+    parts.append(struct.pack("<I", len(case.types)) + bytes(DTYPES[numpy_dtype(name)] for name in case.types.values()))
     parts.append(struct.pack("<I", len(case.spec.inputs)))
     for tensor in case.spec.inputs:
         array = case.inputs.get(tensor.name)
@@ -108,7 +108,7 @@ def _encode(case: DriverCase) -> bytes:
         if array is not None:
             array = np.ascontiguousarray(array.astype(numpy_dtype(case.types[tensor.type_param])))
             shape = case.claimed_shapes.get(tensor.name, array.shape)
-            header = struct.pack(f"<BI{array.ndim}qQ", DTYPE_CODES[case.types[tensor.type_param]], array.ndim, *shape, array.nbytes)
+            header = struct.pack(f"<BI{array.ndim}qQ", DTYPES[array.dtype], array.ndim, *shape, array.nbytes)
             parts += [header, array.tobytes()]
     return b"".join(parts)
 

@@ -256,9 +256,20 @@ def test_inputs_that_hold_sizes_are_refused(tmp_path: Path) -> None:
         build(model, tmp_path, profiles=None)
 
 
-def test_a_workspace_too_small_says_so(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeFailure, match="more scratch memory than the workspace limit allows: raise it"):
-        build(deformable(), tmp_path, fp16=True, workspace=64)
+@pytest.mark.parametrize(("outputs", "layer"), [(16, r"node 'neck\.dcn'"), (8, "a layer")], ids=["plugin", "tensorrts_own"])
+def test_a_workspace_too_small_says_so(tmp_path: Path, outputs: int, layer: str) -> None:
+    """Our kernels need none for 8 outputs; then a convolution of TensorRT's own, whose name it does not tell, is the first to fail."""
+    with pytest.raises(RuntimeFailure, match=f"; {layer} needs more scratch memory than the workspace limit allows: raise it"):
+        build(deformable(weight=(outputs, 6, 3, 3)), tmp_path, fp16=outputs == 8, workspace=64)
+
+
+def test_channels_may_not_vary_within_a_profile(tmp_path: Path) -> None:
+    """Fewer channels can take another kernel, with a larger workspace: one for 8 channels, none for 16."""
+    node = helper.make_node("GroupedConv2d", ["x", "w"], ["y"], name="conv", domain="deploydcn", pads=[1] * 4)
+    model = model_of([node], {"x": (FLOAT, (1, "c", 9, 9)), "w": (FLOAT, (8, "c", 3, 3))}, {"y": (FLOAT, (1, 8, 9, 9))})
+    span = {"x": ((1, 8, 9, 9), (1, 8, 9, 9), (1, 16, 9, 9)), "w": ((8, 8, 3, 3), (8, 8, 3, 3), (8, 16, 3, 3))}
+    with pytest.raises(RuntimeFailure, match="node 'conv': GroupedConv2d input X has 8 to 16 channels; wanted a fixed number"):
+        build(model, tmp_path, profiles=[span])
 
 
 def test_a_plugin_library_that_is_none(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import deploydcn
-from deploydcn.engine.runtimes import RUNTIMES, capability_names, link_missing_sonames, runtime_named
+from deploydcn.engine.runtimes import capability_names, link_missing_sonames, runtime_named
 from deploydcn.errors import InvalidArgument, InvalidModel, MissingDependency, RuntimeFailure, UserError
+from deploydcn.tensorrt_runtimes import RUNTIMES
 from tests.engine.models import DYNAMIC, deformable, plain, written
 
 RTX, TENSORRT = RUNTIMES["tensorrt-rtx"], RUNTIMES["tensorrt"]
@@ -263,7 +264,7 @@ def test_interruption_ends_the_worker(stand_in: Path, tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------------------------- before any process is started
 def test_missing_runtimes_name_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deploydcn.engine.runtimes._spec", lambda module: None)
+    monkeypatch.setattr("deploydcn.tensorrt_runtimes._spec", lambda module: None)
     for name, extra in (("tensorrt", "gpu"), ("tensorrt-rtx", "rtx")):
         with pytest.raises(MissingDependency, match=rf"is not installed .* pip install 'deploydcn\[{extra}\]'"):
             deploydcn.build_engine(written(plain(), tmp_path), tmp_path / "m.engine", runtime=name)

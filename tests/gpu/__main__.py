@@ -7,7 +7,6 @@ Exit code 1 when something failed on a machine with a GPU.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import signal
 import subprocess
@@ -20,7 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from deploydcn.nvidia import gpus
-from deploydcn.runners.tensorrt_api import RUNTIMES
+from deploydcn.tensorrt_runtimes import RUNTIMES, installed_module
 from tests.gpu import report
 from tests.gpu.plan import STEPS, plan
 from tests.gpu.report import Outcome, failed
@@ -74,7 +73,7 @@ def _say_plan(steps: Sequence[str], why: str, options: argparse.Namespace) -> in
 
 
 def _installed() -> list[str]:
-    return [name for name, runtime in RUNTIMES.items() if any(importlib.util.find_spec(module) for module in runtime.modules)]
+    return [name for name, runtime in RUNTIMES.items() if installed_module(runtime)]
 
 
 def _all(steps: Sequence[str], runtimes: Sequence[str], output: Path, console: Console) -> Iterator[Outcome]:

@@ -88,11 +88,10 @@ def test_errors_with_a_fix_exist() -> None:
     assert all(genuine.cudaGetErrorName(genuine.cudaError_t(code))[1].startswith(b"cudaError") for code in FIXES)
 
 
+@pytest.mark.backend("rtx")
 def test_an_engine_of_rtx_without_a_gpu(tmp_path: Path) -> None:
     """The whole way, with nothing faked."""
     cudart()
-    if importlib.util.find_spec("tensorrt_rtx_bindings") is None:
-        pytest.skip("TensorRT-RTX is not installed")
     (tmp_path / "m.engine").write_bytes(b"vtrt" + bytes(1000))
     with pytest.raises(deploydcn.RuntimeFailure, match=r"^CUDA: .*error 35\); install or update the NVIDIA driver"):
         deploydcn.load(tmp_path / "m.engine", "tensorrt-rtx")

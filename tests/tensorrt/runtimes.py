@@ -1,4 +1,4 @@
-"""The genuine TensorRT runtimes that install without a GPU, each in a folder of its own under build/runtimes."""
+"""The genuine TensorRT runtimes that install without a GPU: TensorRT's lean ones each in a folder of its own under build/runtimes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ class Runtime:
 RUNTIMES = {
     "tensorrt-10.16": Runtime("tensorrt_lean_bindings", ("tensorrt-lean-cu12-libs==10.16.1.11", "tensorrt-lean-cu12-bindings==10.16.1.11")),
     "tensorrt-11.4": Runtime("tensorrt_lean_bindings", ("tensorrt-lean-cu13-libs==11.4.0.106", "tensorrt-lean-cu13-bindings==11.4.0.106")),
-    "tensorrt-rtx-1.7": Runtime("tensorrt_rtx_bindings", ("tensorrt-rtx-cu13-libs==1.7.1.116", "tensorrt-rtx-cu13-bindings==1.7.1.116")),
+    "tensorrt-rtx-1.7": Runtime("tensorrt_rtx_bindings", ()),  # this environment's own, of the extra rtx
 }
 
 
 def runtime_environment(name: str) -> dict[str, str]:
     """Environment of a subprocess that imports this runtime; downloads it on first use."""
+    if not RUNTIMES[name].packages:
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))}
     folder = ROOT / "build" / "runtimes" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f".{name}.lock").open("w") as lock:

@@ -11,7 +11,7 @@ import pytest
 from deploydcn import plugin_library_path
 from tests.tensorrt.runtimes import RUNTIMES, runtime_environment
 
-pytestmark = [pytest.mark.backend("emulation"), pytest.mark.slow]
+pytestmark = [pytest.mark.backend("emulation"), pytest.mark.backend("rtx"), pytest.mark.slow]
 
 PROGRAM = """
 import importlib, json, sys
