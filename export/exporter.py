@@ -34,9 +34,6 @@ from deploydcn.runners.deployed import deployed
 from deploydcn.runners.signature import in_signature_order, name_outputs, positional_names
 from deploydcn.runners.torch_runner import TorchRunner
 
-EXTERNAL_DATA_THRESHOLD = 1_800_000_000
-"""Bytes of weights beyond which they go to a side file: a protobuf message holds at most 2 GiB."""
-
 IR_VERSION = 10
 """Older runtimes refuse newer files."""
 
@@ -73,7 +70,7 @@ class Export:
             self._name(model, outputs)
             self.notes += TARGETS[self.target].rewrite(model)
             _finish(model, self.opset)
-            _save(model, temporary)
+            graph.save(model, temporary)
             _check_model(temporary)
             checks = tuple(check_file(temporary, self.reference, self.dynamic.axes)) if check else ()
         return ExportReport(
@@ -217,11 +214,6 @@ def _version() -> str:
     from importlib.metadata import version
 
     return version("deploydcn")
-
-
-def _save(model: ir.Model, path: Path) -> None:
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-    ir.save(model, str(path), external_data=f"{path.name}.data" if size > EXTERNAL_DATA_THRESHOLD else None)
 
 
 def _check_model(path: Path) -> None:

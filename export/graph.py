@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -14,12 +15,31 @@ from deploydcn.onnx_schema import DOMAIN
 
 CONVOLUTIONS = ("DeformConv2d", "GroupedConv2d")
 
+EXTERNAL_DATA_THRESHOLD = 1_800_000_000
+"""Bytes of weights beyond which they go to a file of their own: a protobuf message holds at most 2 GiB."""
+
 
 # ---------------------------------------------------------------------------------------------------------- helpers
 def nodes_of(model: ir.Model, op_type: str, domain: str = "") -> Iterator[ir.Node]:
     """All nodes of one operator, subgraphs included; safe against edits while iterating."""
     found = [node for node in model.graph.all_nodes() if node.op_type == op_type and node.domain == domain]
     yield from found
+
+
+def save(model: ir.Model, path: Path, *, keep_external: bool = False) -> bool:
+    """Write a model, its weights in `<path>.data` where they are too large for one file.
+
+    keep_external: weights that lie in files of the source stay there, unless the others are too large. Returns whether the
+    written file refers to them.
+    """
+    weights = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
+    elsewhere = [weight for weight in weights if keep_external and isinstance(weight, ir.ExternalTensor)]
+    size = sum(weight.nbytes for weight in weights) - sum(weight.nbytes for weight in elsewhere)
+    if elsewhere and size <= EXTERNAL_DATA_THRESHOLD:
+        path.write_bytes(ir.to_proto(model).SerializeToString())
+        return True
+    ir.save(model, str(path), external_data=f"{path.name}.data" if size > EXTERNAL_DATA_THRESHOLD else None)
+    return False
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:

@@ -84,6 +84,7 @@ def convert_precision(
     start = time.perf_counter()
     wanted = half_dtype(dtype)
     ir = lazy_import("onnx_ir", extra="export")
+    from deploydcn.export import graph
     from deploydcn.export.half import to_half
     from deploydcn.onnx_schema import register_schemas
 
@@ -97,22 +98,10 @@ def convert_precision(
         raise InvalidModel(f"{src} is not a valid ONNX file: {str(error).strip().splitlines()[0]}") from error
     with replace_on_success(dst) as temporary:
         conversion = to_half(model, wanted, keep_io_types=keep_io_types)
-        save_model(model, temporary)
+        graph.save(model, temporary)
         try:
             onnx.checker.check_model(str(temporary), full_check=True)
         except Exception as error:
             raise InternalError(f"the converted model is not valid ONNX: {error}") from error
     elapsed = time.perf_counter() - start
     return PrecisionReport(Path(dst), wanted, conversion.converted, conversion.kept, conversion.casts, elapsed, conversion.notes)
-
-
-EXTERNAL_DATA_THRESHOLD = 1_800_000_000
-"""Bytes of weights beyond which they go to a side file: a protobuf message holds at most 2 GiB."""
-
-
-def save_model(model: Any, path: Path) -> None:
-    """Write an onnx_ir model, its weights in `<path>.data` where they are too large for one file."""
-    import onnx_ir as ir
-
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-    ir.save(model, str(path), external_data=f"{path.name}.data" if size > EXTERNAL_DATA_THRESHOLD else None)

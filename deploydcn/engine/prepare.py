@@ -19,10 +19,6 @@ from deploydcn.runners import TensorInfo
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-EXTERNAL_DATA_THRESHOLD = 1_800_000_000
-"""Bytes of weights beyond which a prepared file keeps them beside it: a protobuf message holds at most 2 GiB."""
-
-
 _ELEMENTS = {"FLOAT32": "FLOAT", "FLOAT64": "DOUBLE"} | {name: name for name in ("FLOAT16", "BFLOAT16", "INT32", "INT64", "BOOL")}
 """onnx_ir's names for the types that matter here."""
 
@@ -72,7 +68,10 @@ def prepare(source: str | os.PathLike[str], folder: Path, *, profiles: Any, dtyp
     notes += [] if dtype is not None else _lost_offsets(bones, facts)
     converted, changes = _rewrite(model, Path(source), facts, dtype=dtype, keep_io_types=keep_io_types, tf32=tf32)
     path = folder / "prepared.onnx"
-    base = _save(converted, path, Path(source))
+    from deploydcn.export import graph
+
+    refers = graph.save(converted, path, keep_external=True)
+    base = Path(source).absolute() if refers else path
     plugins = {node.name or "": _plugin_node(node) for node in _ours(converted)}
     return Prepared(path, base, inputs, ranges, plugins, (*notes, *changes))
 
@@ -170,20 +169,6 @@ def _annotate(model: ir.Model, facts: Mapping[str, Fact]) -> None:
                 value.type = ir.TensorType(ir.DataType[_ELEMENTS[fact.dtype.upper()]])
             if value.shape is None and fact.shape is not None:
                 value.shape = ir.Shape(fact.shape)
-
-
-def _save(model: ir.Model, path: Path, source: Path) -> Path:
-    """Write the model; large new weights go beside it, external ones of the source stay where they are. Returns `base`."""
-    import onnx_ir as ir
-
-    values = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
-    external = [tensor for tensor in values if isinstance(tensor, ir.ExternalTensor)]
-    inline = sum(tensor.nbytes for tensor in values if not isinstance(tensor, ir.ExternalTensor))
-    if inline > EXTERNAL_DATA_THRESHOLD:
-        ir.save(model, str(path), external_data=f"{path.name}.data")
-        return path
-    path.write_bytes(ir.to_proto(model).SerializeToString())
-    return source.absolute() if external else path
 
 
 def _ours(model: ir.Model) -> list[ir.Node]:

@@ -85,7 +85,7 @@ def test_external_data_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     sizes = [build(model, tmp_path, **options).size for options in ({}, {"fp16": True}) for model in (deformable(), path)]
     assert abs(sizes[0] - sizes[1]) < 2000
     assert abs(sizes[2] - sizes[3]) < 2000
-    monkeypatch.setattr("deploydcn.engine.prepare.EXTERNAL_DATA_THRESHOLD", 100)
+    monkeypatch.setattr("deploydcn.export.graph.EXTERNAL_DATA_THRESHOLD", 100)
     assert abs(build(path, tmp_path, fp16=True).size - sizes[3]) < 2000
 
 

@@ -300,7 +300,7 @@ def test_subgraphs_stay_float32_and_still_run(tmp_path: Path) -> None:
 
 
 def test_large_weights_go_to_a_side_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deploydcn.export.precision.EXTERNAL_DATA_THRESHOLD", 100)
+    monkeypatch.setattr("deploydcn.export.graph.EXTERNAL_DATA_THRESHOLD", 100)
     (tmp_path / "in").mkdir()
     source = written(deformable(), tmp_path / "in", external=True)
     deploydcn.convert_precision(source, tmp_path / "half.onnx")

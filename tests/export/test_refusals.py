@@ -70,9 +70,7 @@ def test_training_flags_and_statistics_survive(tmp_path: Path) -> None:
 
 
 def test_external_data_beyond_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from deploydcn.export import exporter
-
-    monkeypatch.setattr(exporter, "EXTERNAL_DATA_THRESHOLD", 1000)
+    monkeypatch.setattr("deploydcn.export.graph.EXTERNAL_DATA_THRESHOLD", 1000)
     path = tmp_path / "m.onnx"
     deploydcn.export_onnx(models.with_offsets(models.PureDeform()), image(3), path)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
