@@ -15,7 +15,7 @@ from deploydcn.errors import InternalError
 from deploydcn.ops import OPS
 from deploydcn.spec import Attr, Expression, OpSpec, Tensor
 
-DTYPES = {"float32": "kFloat32", "float64": "kFloat64", "float16": "kFloat16", "bfloat16": "kBFloat16"}
+DTYPES = {"float32": "kFloat32", "float64": "kFloat64", "float16": "kFloat16", "bfloat16": "kBFloat16", "int64": "kInt64"}
 KINDS = {"int": "kInt", "ints": "kInts", "float": "kFloat", "string": "kString"}
 MAX_AXES = 32  # kMaxAxes of op_spec.h
 
@@ -71,10 +71,12 @@ class Writer:
         choices = self.array("const char*", f"{name}Choices", [f'"{choice}"' for choice in attr.choices])
         number = repr(float(default)) if attr.kind == "float" and isinstance(default, int | float) else "0"
         text = str(default) if attr.kind == "string" else ""
-        has_default, has_minimum = _bool(default is not None), _bool(attr.minimum is not None)
+        has_default = _bool(default is not None)
+        minimum = "INT64_MIN" if attr.minimum is None else str(attr.minimum)
+        maximum = "INT64_MAX" if attr.maximum is None else str(attr.maximum)
         return (
             f'{{"{attr.name}", AttrKind::{KINDS[attr.kind]}, {axes}, {has_default}, {defaults}, {number}, "{text}", '
-            f"{has_minimum}, {attr.minimum or 0}, {choices}}}"
+            f"{minimum}, {maximum}, {choices}}}"
         )
 
     def tensor(self, tensor: Tensor) -> str:

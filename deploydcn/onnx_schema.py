@@ -25,7 +25,13 @@ VERSION = 1
 Dimension = int | str | None
 """A known size, a symbolic size, or an unknown one."""
 
-ONNX_TYPES = {"float32": "tensor(float)", "float64": "tensor(double)", "float16": "tensor(float16)", "bfloat16": "tensor(bfloat16)"}
+ONNX_TYPES = {
+    "float32": "tensor(float)",
+    "float64": "tensor(double)",
+    "float16": "tensor(float16)",
+    "bfloat16": "tensor(bfloat16)",
+    "int64": "tensor(int64)",
+}
 
 
 _registration = threading.Lock()

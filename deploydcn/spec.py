@@ -105,7 +105,7 @@ class Attr:
 
     axes: the names its elements bear in axis expressions (("SH", "SW") for strides; h before w).
     default: used when the node does not carry the attribute; `None` means "read the named axes from the inputs".
-    minimum: smallest allowed element. choices: allowed strings.
+    minimum, maximum: smallest and largest allowed element. choices: allowed strings.
     """
 
     name: str
@@ -113,6 +113,7 @@ class Attr:
     default: AttributeValue | None
     axes: tuple[str, ...] = ()
     minimum: int | None = None
+    maximum: int | None = None
     choices: tuple[str, ...] = ()
     python_name: str = ""
     doc: str = ""
@@ -183,6 +184,8 @@ class OpSpec:
                 raise InvalidArgument(f"{where} has {item!r} of type {type(item).__name__}; wanted an integer")
             if attr.minimum is not None and item < attr.minimum:
                 raise InvalidArgument(f"{where} is {_plain(value)}; wanted every element at least {attr.minimum}")
+            if attr.maximum is not None and item > attr.maximum:
+                raise InvalidArgument(f"{where} is {_plain(value)}; wanted every element at most {attr.maximum}")
             if abs(item) > INT64_MAX:
                 raise InvalidArgument(f"{where} is {_plain(value)}; wanted 64-bit integers")
         return items[0] if attr.kind == "int" else tuple(items)

@@ -23,6 +23,7 @@ from onnx import defs
 
 from deploydcn.export.graph import constant, input_at
 from deploydcn.onnx_schema import DOMAIN
+from deploydcn.ops import OPS
 
 OFFSETS, COORDINATES, OUTPUTS, CONSTANTS, NO_HALF = "offsets", "coordinates", "outputs", "constants", "no half form"
 
@@ -32,7 +33,7 @@ def _names(text: str) -> frozenset[str]:
 
 
 # Layers: what precision is lowered for, and where a walk towards the inputs ends.
-MAKERS = _names("Conv ConvTranspose Gemm MatMul Einsum DeformConv DeformConv2d GroupedConv2d LSTM GRU RNN Attention MultiHeadAttention")
+MAKERS = _names("Conv ConvTranspose Gemm MatMul Einsum DeformConv LSTM GRU RNN Attention MultiHeadAttention") | {op.spec.name for op in OPS}
 MOVEMENT = _names("Concat Expand Flatten Gather GatherElements GatherND Identity Reshape Slice Split Squeeze Tile Transpose Unsqueeze")
 ARITHMETIC = _names("Abs Add Ceil Clip Div Floor Max Min Mod Mul Neg Round Sub Where") | MOVEMENT
 FUNCTIONS = _names("Exp Log Pow Reciprocal Sqrt")
@@ -58,18 +59,21 @@ KEPT_BFLOAT16 = dict.fromkeys(_names("ConvTranspose HardSwish LpNormalization Lp
 
 # Type parameters that stay float32 in a node that is converted otherwise.
 KEPT_PARAMS = {
-    (DOMAIN, "DeformConv2d"): {"T1"},  # the offset
+    **{(DOMAIN, op.spec.name): {"T1"} for op in OPS},  # offsets, sampling locations, boxes
     ("", "Resize"): {"T2"},  # roi; scales have no half form
     ("", "BatchNormalization"): {"T1", "T2", "U"},  # statistics: small variances
 }
 
 # Inputs whose values are positions: (domain, operator) -> (input, whether the layer that makes it is kept too).
 POSITIONS = {
-    (DOMAIN, "DeformConv2d"): (2, True, OFFSETS),
-    ("", "GridSample"): (1, True, COORDINATES),
-    ("", "RoiAlign"): (1, False, COORDINATES),
-    ("", "NonMaxSuppression"): (0, False, COORDINATES),
-    ("", "Resize"): (2, False, COORDINATES),
+    **{
+        (DOMAIN, op.spec.name): [(index, True, OFFSETS) for index, tensor in enumerate(op.spec.inputs) if tensor.type_param == "T1"]
+        for op in OPS
+    },
+    ("", "GridSample"): [(1, True, COORDINATES)],
+    ("", "RoiAlign"): [(1, False, COORDINATES)],
+    ("", "NonMaxSuppression"): [(0, False, COORDINATES)],
+    ("", "Resize"): [(2, False, COORDINATES)],
 }
 
 LARGEST = {ir.DataType.FLOAT16: 65504.0}
@@ -149,8 +153,8 @@ class Rules:
     def _keep_positions(self, nodes: list[ir.Node]) -> None:
         for node in nodes:
             if (node.domain, node.op_type) in POSITIONS:
-                index, inclusive, reason = POSITIONS[node.domain, node.op_type]
-                self._keep(walk_back(input_at(node, index), inclusive=inclusive), reason)
+                for index, inclusive, reason in POSITIONS[node.domain, node.op_type]:
+                    self._keep(walk_back(input_at(node, index), inclusive=inclusive), reason)
             elif node.domain == "" and node.op_type == "Cast" and node.outputs[0].dtype in INTEGERS:
                 self._keep(walk_back(input_at(node, 0), inclusive=False), COORDINATES)
 

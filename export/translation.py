@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,20 +43,27 @@ def _symbolic(spec: OpSpec) -> Callable[..., Any]:
         tensors = [inputs.get(tensor.name) for tensor in spec.inputs]
         while tensors[-1] is None:
             tensors.pop()
-        shape = spec.output_shapes({name: value.shape for name, value in inputs.items()}, attributes)[0]
-        weight = inputs.get("W")
-        window = {"kernel_shape": [int(size) for size in weight.shape[2:]]} if weight is not None else {}
+        shapes = spec.output_shapes({name: value.shape for name, value in inputs.items()}, attributes)
         given = {name: list(value) if isinstance(value, tuple) else value for name, value in attributes.items() if value != ""}
-        return torch.onnx.ops.symbolic(
+        results = torch.onnx.ops.symbolic_multi_out(
             f"{DOMAIN}::{spec.name}",
             tensors,
-            attrs={**window, **given},
-            dtype=inputs[spec.inputs[0].name].dtype,
-            shape=shape,
+            attrs={**_window(spec, inputs), **given},
+            dtypes=[inputs[spec.inputs[0].name].dtype] * len(shapes),
+            shapes=shapes,
             version=VERSION,
         )
+        return tuple(results) if len(results) > 1 else results[0]
 
     return node
+
+
+def _window(spec: OpSpec, inputs: Mapping[str, torch.Tensor]) -> dict[str, list[int]]:
+    """kernel_shape of a convolution, which torch reads from the weight."""
+    for tensor in spec.inputs:
+        if tensor.axes[-2:] == ("KH", "KW") and tensor.name in inputs:
+            return {"kernel_shape": [int(size) for size in inputs[tensor.name].shape[2:]]}
+    return {}
 
 
 def explain_capture_failure(error: Exception, model: torch.nn.Module) -> ExportError:

@@ -1,7 +1,7 @@
 """The operators as torch operators `torch.ops.deploydcn.<op>`, derived from their specs.
 
 The spec gives the schema and the fake implementation (so that torch.export traces them with dynamic shapes);
-`IMPLEMENTATIONS` gives the eager computation, and autograd differentiates that.
+`deploydcn.nn.eager` gives the computation, and autograd differentiates that.
 """
 
 from __future__ import annotations
@@ -10,94 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
-import torchvision
 from torch import Tensor
 
 from deploydcn.errors import InvalidArgument
+from deploydcn.nn.eager import IMPLEMENTATIONS
 from deploydcn.ops import OPS
 from deploydcn.spec import Attr, OpSpec
 
 NAMESPACE = "deploydcn"
 
-FAR_OUTSIDE = 1e9
-"""A coordinate outside every image: what NaN and infinite offsets become. torchvision reads out of bounds on NaN."""
 
-
-# -------------------------------------------------------------------------------------------------- implementations
-def _deform_conv2d(
-    input: Tensor,
-    weight: Tensor,
-    offset: Tensor,
-    bias: Tensor | None,
-    mask: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    offset_groups: int,
-    activation: str,
-) -> Tensor:
-    """torchvision's kernel, in float32 at least: in half precision it would round coordinates.
-
-    torchvision takes one padding per axis. A sample beyond an image's edge is zero exactly where it is zero on the
-    image padded with zeros, so the rest of a four-sided padding is added explicitly.
-    """
-    if input.shape[0] == 0:
-        shape = _spec("DeformConv2d").output_shapes(
-            {"X": input.shape, "W": weight.shape}, {"strides": stride, "pads": padding, "dilations": dilation}
-        )
-        return input.new_zeros(shape[0])
-    dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
-    top, left, bottom, right = padding
-    rows, columns = min(top, bottom), min(left, right)
-    padded = F.pad(input.to(dtype), (left - columns, right - columns, top - rows, bottom - rows))
-    finite = torch.nan_to_num(offset.to(dtype), nan=FAR_OUTSIDE, posinf=FAR_OUTSIDE, neginf=-FAR_OUTSIDE)
-    output = torchvision.ops.deform_conv2d(
-        padded,
-        finite,
-        weight.to(dtype),
-        None if bias is None else bias.to(dtype),
-        tuple(stride),
-        (rows, columns),
-        tuple(dilation),
-        None if mask is None else mask.to(dtype),
-    )
-    return _activate(output, activation).to(input.dtype)
-
-
-def _grouped_conv2d(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    activation: str,
-) -> Tensor:
-    top, left, bottom, right = padding
-    padded = F.pad(input, (left, right, top, bottom))
-    return _activate(F.conv2d(padded, weight, bias, tuple(stride), 0, tuple(dilation), groups), activation)
-
-
-def _activate(y: Tensor, activation: str) -> Tensor:
-    if activation == "relu":
-        return F.relu(y)
-    if activation == "relu6":
-        return F.relu6(y)
-    # One new tensor per call: an operator's output must not alias its input.
-    return F.silu(y) if activation == "silu" else y
-
-
-IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {
-    "DeformConv2d": _deform_conv2d,
-    "GroupedConv2d": _grouped_conv2d,
-    # new-op: insert above
-}
-
-
-# -------------------------------------------------------------------------------------------------------- derivation
 def python_attributes(spec: OpSpec) -> tuple[Attr, ...]:
     """The attributes that are arguments in Python; the others (kernel_shape) follow from the tensors."""
     return tuple(attr for attr in spec.attributes if attr.python_name)
@@ -108,7 +30,8 @@ def schema_text(spec: OpSpec) -> str:
     types = {"int": "int", "ints": "int[]", "float": "float", "string": "str"}
     tensors = [f"Tensor? {tensor.python_name}" if tensor.optional else f"Tensor {tensor.python_name}" for tensor in spec.inputs]
     attributes = [f"{types[attr.kind]} {attr.python_name}" for attr in python_attributes(spec)]
-    return f"({', '.join(tensors + attributes)}) -> Tensor"
+    results = ", ".join(["Tensor"] * len(spec.outputs))
+    return f"({', '.join(tensors + attributes)}) -> {results if len(spec.outputs) == 1 else f'({results})'}"
 
 
 def split_arguments(spec: OpSpec, arguments: Sequence[Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -119,18 +42,17 @@ def split_arguments(spec: OpSpec, arguments: Sequence[Any]) -> tuple[dict[str, T
     return inputs, {attr.name: tuple(value) if isinstance(value, list | tuple) else value for attr, value in values}
 
 
-def call_with_onnx_names(spec: OpSpec, inputs: Mapping[str, Tensor], attributes: Mapping[str, Any]) -> Tensor:
+def call_with_onnx_names(spec: OpSpec, inputs: Mapping[str, Tensor], attributes: Mapping[str, Any]) -> tuple[Tensor, ...]:
     """Call the torch operator with ONNX names; missing optional inputs and attributes take their defaults."""
-    complete = spec.complete_attributes({k: v for k, v in attributes.items() if k != "kernel_shape"})
+    complete = spec.complete_attributes(attributes)
     tensors = [inputs.get(tensor.name) for tensor in spec.inputs]
     values = [complete[attr.name] for attr in python_attributes(spec)]
     arguments = [list(value) if isinstance(value, tuple) else value for value in values]
-    result: Tensor = getattr(getattr(torch.ops, NAMESPACE), spec.snake_name)(*tensors, *arguments)
-    return result
+    return _as_tuple(getattr(getattr(torch.ops, NAMESPACE), spec.snake_name)(*tensors, *arguments))
 
 
-def _spec(name: str) -> OpSpec:
-    return next(op.spec for op in OPS if op.spec.name == name)
+def _as_tuple(result: Any) -> tuple[Tensor, ...]:
+    return tuple(result) if isinstance(result, tuple | list) else (result,)
 
 
 def _check(spec: OpSpec, inputs: Mapping[str, Tensor], attributes: Mapping[str, Any]) -> None:
@@ -149,31 +71,33 @@ def _check(spec: OpSpec, inputs: Mapping[str, Tensor], attributes: Mapping[str, 
             raise InvalidArgument(f"{spec.name} input {tensor.name} is {dtype}; wanted {types[tensor.type_param]}, as the other inputs")
 
 
-def _define(spec: OpSpec, implementation: Callable[..., Tensor]) -> None:
-    def eager(*arguments: Any) -> Tensor:
+def _define(spec: OpSpec, implementation: Callable[..., Any]) -> None:
+    def eager(*arguments: Any) -> Any:
         inputs, attributes = split_arguments(spec, arguments)
         _check(spec, inputs, attributes)
         return implementation(*arguments)
 
-    def fake(*arguments: Any) -> Tensor:
+    def fake(*arguments: Any) -> Any:
         inputs, attributes = split_arguments(spec, arguments)
-        shape = spec.output_shapes({name: value.shape for name, value in inputs.items()}, attributes)[0]
-        return inputs[spec.inputs[0].name].new_empty(shape)
+        shapes = spec.output_shapes({name: value.shape for name, value in inputs.items()}, attributes)
+        outputs = tuple(inputs[spec.inputs[0].name].new_empty(shape) for shape in shapes)
+        return outputs if len(outputs) > 1 else outputs[0]
 
-    def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.arguments = inputs
 
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         needed = [isinstance(value, Tensor) and needs for value, needs in zip(ctx.arguments, ctx.needs_input_grad, strict=True)]
         with torch.enable_grad():
             leaves = [
                 value.detach().requires_grad_(needs) if isinstance(value, Tensor) else value
                 for value, needs in zip(ctx.arguments, needed, strict=True)
             ]
-            output = implementation(*leaves)
+            outputs = _as_tuple(implementation(*leaves))
         wanted = [leaf for leaf, needs in zip(leaves, needed, strict=True) if needs]
-        gradients = iter(torch.autograd.grad(output, wanted, gradient, allow_unused=True))
-        return tuple(next(gradients) if needs else None for needs in needed)
+        differentiable = [(y, dy) for y, dy in zip(outputs, gradients, strict=True) if y.requires_grad]
+        found = iter(torch.autograd.grad([y for y, _ in differentiable], wanted, [dy for _, dy in differentiable], allow_unused=True))
+        return tuple(next(found) if needs else None for needs in needed)
 
     op = torch.library.custom_op(f"{NAMESPACE}::{spec.snake_name}", eager, mutates_args=(), schema=schema_text(spec))
     op.register_fake(fake)

@@ -20,7 +20,7 @@ Engine = Literal["source", "ptx75", "ptx80", "ptx"]
 Schedule = Literal["seq", "rev", "rand"]
 
 # deploydcn::DType. float64 exists there, but no plugin takes it.
-DTYPES = {np.dtype(np.float32): 0, np.dtype(np.float64): 1, np.dtype(np.float16): 2, np.dtype(ml_dtypes.bfloat16): 3}
+DTYPES = {np.dtype(np.float32): 0, np.dtype(np.float64): 1, np.dtype(np.float16): 2, np.dtype(ml_dtypes.bfloat16): 3, np.dtype(np.int64): 4}
 DTYPE_OF = {code: dtype for dtype, code in DTYPES.items()}
 
 

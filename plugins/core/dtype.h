@@ -1,4 +1,4 @@
-// Element types, and conversion between stored types and the type a kernel computes in.
+// Element types, and conversion between stored floating-point types and the type a kernel computes in.
 #pragma once
 
 #include <cstddef>
@@ -9,14 +9,26 @@
 
 namespace deploydcn {
 
-enum class DType : uint8_t { kFloat32, kFloat64, kFloat16, kBFloat16 };
+enum class DType : uint8_t { kFloat32, kFloat64, kFloat16, kBFloat16, kInt64 };
 
 inline std::size_t size_of(DType type) {
   switch (type) {
+    case DType::kInt64:
     case DType::kFloat64: return 8;
     case DType::kFloat32: return 4;
     case DType::kFloat16:
     case DType::kBFloat16: return 2;
+  }
+  throw InternalError("unknown dtype");
+}
+
+inline const char* name_of(DType type) {
+  switch (type) {
+    case DType::kFloat64: return "float64";
+    case DType::kFloat32: return "float32";
+    case DType::kFloat16: return "float16";
+    case DType::kBFloat16: return "bfloat16";
+    case DType::kInt64: return "int64";
   }
   throw InternalError("unknown dtype");
 }
@@ -101,7 +113,9 @@ void load_as(const void* data, DType type, int64_t begin, int64_t count, Compute
       for (int64_t i = 0; i < count; ++i) out[i] = static_cast<Compute>(to_float(in[i]));
       return;
     }
+    case DType::kInt64: break;
   }
+  throw InternalError("not a floating-point type");
 }
 
 template <class Compute>
@@ -127,7 +141,9 @@ void store_as(const Compute* in, int64_t count, void* data, DType type, int64_t 
       for (int64_t i = 0; i < count; ++i) out[i] = to_bfloat16(static_cast<float>(in[i]));
       return;
     }
+    case DType::kInt64: break;
   }
+  throw InternalError("not a floating-point type");
 }
 
 }  // namespace deploydcn

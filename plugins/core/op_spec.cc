@@ -99,12 +99,12 @@ Attributes::Value read_one(const OpSpec& spec, const AttrSpec& attr, const Attri
     throw InvalidArgument(out.str());
   }
   for (int64_t item : *value.ints) {
-    if (attr.has_minimum && item < attr.minimum) {
-      std::ostringstream out;
-      out << where << " is " << (attr.kind == AttrKind::kInt ? std::to_string(item) : list(*value.ints))
-          << "; wanted every element at least " << attr.minimum;
-      throw InvalidArgument(out.str());
-    }
+    if (item >= attr.minimum && item <= attr.maximum) continue;
+    std::ostringstream out;
+    out << where << " is " << (attr.kind == AttrKind::kInt ? std::to_string(item) : list(*value.ints))
+        << "; wanted every element at " << (item < attr.minimum ? "least " : "most ")
+        << (item < attr.minimum ? attr.minimum : attr.maximum);
+    throw InvalidArgument(out.str());
   }
   return value;
 }

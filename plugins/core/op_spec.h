@@ -40,8 +40,7 @@ struct AttrSpec {
   Span<const int64_t> default_ints;
   double default_float;
   const char* default_string;
-  bool has_minimum;
-  int64_t minimum;
+  int64_t minimum, maximum;  // of every element
   Span<const char* const> choices;
 };
 

@@ -172,7 +172,8 @@ auto with_type(DType dtype, Body&& body) {
     case DType::kFloat32: return body(float());
     case DType::kFloat16: return body(__half());
     case DType::kBFloat16: return body(__nv_bfloat16());
-    case DType::kFloat64: break;
+    case DType::kFloat64:
+    case DType::kInt64: break;
   }
   throw InternalError("the GPU has no float64 kernels");
 }

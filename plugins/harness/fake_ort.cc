@@ -1,4 +1,5 @@
 #include "harness/fake_ort.h"
+#include "ort/runtime.h"
 
 #include <algorithm>
 #include <array>
@@ -37,10 +38,6 @@ struct RuntimeAllocates {
   ~RuntimeAllocates() { emulation::options().inside_enqueue = inside; }
   bool inside;
 };
-
-ElementType element_type(DType type) {
-  return type == DType::kFloat32 ? kFloat : type == DType::kFloat16 ? kFloat16 : kBFloat16;
-}
 
 #define SLOT_OF(name) static constexpr decltype(Api::name) name
 struct Slots {

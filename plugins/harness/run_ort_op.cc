@@ -3,13 +3,14 @@
 
 #include "harness/fake_ort.h"
 #include "harness/harness_run.h"
+#include "ort/runtime.h"
 
 extern "C" deploydcn::ort::Status* RegisterCustomOps(deploydcn::ort::SessionOptions*, const deploydcn::ort::ApiBase*);
 
 namespace deploydcn::harness {
 namespace {
 
-void check(ort::Status* status) {
+void require_ok(ort::Status* status) {
   if (!status) return;
   const std::unique_ptr<ort::Status> owned(status);
   throw std::runtime_error(owned->message);
@@ -22,12 +23,7 @@ const ort::CustomOp& find_op(const char* name, const std::vector<std::unique_ptr
                 std::strcmp(op->GetExecutionProviderType(op), "CUDAExecutionProvider") == 0;
     for (std::size_t i = 0; fits && i < inputs.size(); ++i) {
       if (!inputs[i]) continue;
-      const DType type = inputs[i]->dtype;
-      const ort::ElementType wanted = type == DType::kFloat32   ? ort::kFloat
-                                      : type == DType::kFloat64 ? ort::kDouble
-                                      : type == DType::kFloat16 ? ort::kFloat16
-                                                                : ort::kBFloat16;
-      fits = op->GetInputType(op, i) == wanted;
+      fits = op->GetInputType(op, i) == ort::element_type(inputs[i]->dtype);
     }
     if (fits) return *op;
   }
@@ -56,7 +52,7 @@ ort::KernelInfo node_info(const HarnessField* fields, int32_t count, std::size_t
 
 void run(const char* name, const HarnessField* fields, int32_t field_count, const HarnessTensor* inputs, int32_t count,
          HarnessRun& result) {
-  check(RegisterCustomOps(nullptr, &fake_ort()));
+  require_ok(RegisterCustomOps(nullptr, &fake_ort()));
   const EmulatedStream stream;
   ort::KernelContext context{};
   context.stream = stream.get();
@@ -74,13 +70,13 @@ void run(const char* name, const HarnessField* fields, int32_t field_count, cons
   const ort::CustomOp& op = find_op(name, context.inputs);
   const ort::KernelInfo info = node_info(fields, field_count, context.inputs.size());
   void* kernel = nullptr;
-  check(op.CreateKernelV2(&op, nullptr, &info, &kernel));
+  require_ok(op.CreateKernelV2(&op, nullptr, &info, &kernel));
   emulation::options().inside_enqueue = true;
   ort::Status* status = op.KernelComputeV2(kernel, &context);
   emulation::options().inside_enqueue = false;
   op.KernelDestroy(kernel);
   deploydcn_emulation_synchronize();
-  check(status);
+  require_ok(status);
   for (const auto& output : context.outputs)
     result.add_output(output->dtype, output->shape, output->memory->download());
 }

@@ -107,12 +107,16 @@ DataType data_type(int32_t dtype) {
     case DType::kFloat32: return DataType::kFLOAT;
     case DType::kFloat16: return DataType::kHALF;
     case DType::kBFloat16: return DataType::kBF16;
-    case DType::kFloat64: return DataType::kINT64;  // TensorRT has no float64: a type that plugins must refuse
+    case DType::kInt64: return DataType::kINT64;
+    case DType::kFloat64: return DataType::kINT32;  // TensorRT has no float64: a type that plugins must refuse
   }
   throw Stopped("unknown dtype");
 }
 DType dtype_of(DataType type) {
-  return type == DataType::kFLOAT ? DType::kFloat32 : type == DataType::kHALF ? DType::kFloat16 : DType::kBFloat16;
+  return type == DataType::kFLOAT   ? DType::kFloat32
+         : type == DataType::kHALF  ? DType::kFloat16
+         : type == DataType::kINT64 ? DType::kInt64
+                                    : DType::kBFloat16;
 }
 
 nvinfer1::Dims dims_of(const Shape& shape) {

@@ -20,6 +20,7 @@ DType dtype_of(ElementType type) {
     case kDouble: return DType::kFloat64;
     case kFloat16: return DType::kFloat16;
     case kBFloat16: return DType::kBFloat16;
+    case kInt64: return DType::kInt64;
     default: throw InternalError("a tensor of an undeclared element type reached the kernel");
   }
 }

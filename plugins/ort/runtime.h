@@ -77,6 +77,7 @@ inline ElementType element_type(DType type) {
     case DType::kFloat64: return kDouble;
     case DType::kFloat16: return kFloat16;
     case DType::kBFloat16: return kBFloat16;
+    case DType::kInt64: return kInt64;
   }
   throw InternalError("unknown dtype");
 }

@@ -23,6 +23,7 @@ std::optional<DType> dtype_of(DataType type) {
     case DataType::kFLOAT: return DType::kFloat32;
     case DataType::kHALF: return DType::kFloat16;
     case DataType::kBF16: return DType::kBFloat16;
+    case DataType::kINT64: return DType::kInt64;
     default: return std::nullopt;
   }
 }
@@ -32,6 +33,7 @@ DataType data_type(DType type) {
     case DType::kFloat32: return DataType::kFLOAT;
     case DType::kFloat16: return DataType::kHALF;
     case DType::kBFloat16: return DataType::kBF16;
+    case DType::kInt64: return DataType::kINT64;
     case DType::kFloat64: break;
   }
   throw InternalError("TensorRT has no such element type");
@@ -249,13 +251,14 @@ class Plugin final : public nvinfer1::IPluginV3,
     return views;
   }
 
-  // Batch and image may vary within a profile. The workspace follows the channels, and not monotonically: another
-  // kernel, with another workspace, may serve fewer of them.
+  // Batch and image may vary within a profile. The workspace of a convolution follows the channels, and not
+  // monotonically: another kernel, with another workspace, may serve fewer of them.
   void require_fixed_channels(const DynamicPluginTensorDesc* inputs, int32_t count) const {
     const std::vector<std::size_t> mapping = mapping_of(inputs, count, count);
     for (int32_t i = 0; i < count; ++i) {
       const nvinfer1::Dims &least = inputs[i].min, &most = inputs[i].max;
-      if (least.nbDims < 2 || least.d[1] == most.d[1]) continue;
+      const bool has_channels = gpu::contains(node_->op.channels_last_inputs, mapping[i]);
+      if (!has_channels || least.d[1] == most.d[1]) continue;
       throw InvalidArgument(std::string(spec().name) + " input " + spec().inputs[mapping[i]].name + " has " +
                             std::to_string(least.d[1]) + " to " + std::to_string(most.d[1]) +
                             " channels; wanted a fixed number; give dimension 1 a size in the model");
@@ -275,17 +278,28 @@ class Plugin final : public nvinfer1::IPluginV3,
   }
 
   InvalidArgument wrong_type(const TensorSpec& tensor, DataType got) const {
+    std::vector<DType> wanted;
+    std::string names;
+    const auto width = static_cast<std::size_t>(spec().type_params);
+    for (std::size_t row = 0; row + width <= spec().type_rows.size(); row += width) {
+      const DType type = spec().type_rows[row + static_cast<std::size_t>(tensor.type_param)];
+      const bool runs = gpu::runs_on_gpu(Span<const DType>(spec().type_rows.data() + row, width));
+      if (!runs || std::find(wanted.begin(), wanted.end(), type) != wanted.end()) continue;
+      wanted.push_back(type);
+      names += (names.empty() ? "" : ", ") + std::string(name_of(type));
+    }
     return InvalidArgument(std::string(spec().name) + " input " + tensor.name + " has TensorRT data type " +
-                           std::to_string(static_cast<int>(got)) +
-                           "; wanted float32, float16 or bfloat16; convert the model, or cast this input");
+                           std::to_string(static_cast<int>(got)) + "; wanted one of " + names +
+                           "; convert the model, or cast this input");
   }
   InvalidArgument wrong_types(const DataType* inputs, int32_t count) const {
     std::string got;
     for (int32_t i = 0; i < count; ++i) {
       got += (got.empty() ? "" : ", ") + std::to_string(static_cast<int>(inputs[i]));
     }
-    return InvalidArgument(std::string(spec().name) + " inputs have TensorRT data types (" + got +
-                           "); wanted one floating-point type for all, except that offsets may be float32; cast them");
+    return InvalidArgument(
+        std::string(spec().name) + " inputs have TensorRT data types (" + got +
+        "); wanted one floating-point type for all data; positions may be float32, tables are int64; cast them");
   }
 
   std::shared_ptr<Node> node_;

@@ -16,7 +16,13 @@ ELEMENT_TYPES = {
     "float64": TensorProto.DOUBLE,
     "float16": TensorProto.FLOAT16,
     "bfloat16": TensorProto.BFLOAT16,
+    "int64": TensorProto.INT64,
 }
+
+
+def is_constant(name: str) -> bool:
+    """Whether an input is a weight or a bias, which exported models keep in the file."""
+    return name.rpartition("_")[2] in ("W", "B")
 
 
 def single_node_model(
@@ -54,14 +60,15 @@ def single_node_model(
     while names and not names[-1]:
         names.pop()
     given = {name: list(value) if isinstance(value, tuple) else value for name, value in attributes.items()}
-    output = spec.outputs[0]
-    dtype = types[output.type_param]
-    inner = f"{output.name}_bfloat16" if dtype == "bfloat16" else output.name
-    nodes.append(helper.make_node(op_type or spec.name, names, [inner], name="node", domain=domain, **given))
-    if dtype == "bfloat16":
-        nodes.append(helper.make_node("Cast", [inner], [output.name], to=TensorProto.FLOAT))
-    outer = "float32" if dtype == "bfloat16" else dtype
-    result = helper.make_tensor_value_info(output.name, ELEMENT_TYPES[outer], [None] * len(output.axes))
-    graph = helper.make_graph(nodes, "single_node", inputs, [result], initializers)
+    results, inner, casts = [], [], []
+    for output in spec.outputs:
+        dtype = types[output.type_param]
+        outer = "float32" if dtype == "bfloat16" else dtype
+        inner.append(f"{output.name}_bfloat16" if dtype == "bfloat16" else output.name)
+        if dtype == "bfloat16":
+            casts.append(helper.make_node("Cast", inner[-1:], [output.name], to=TensorProto.FLOAT))
+        results.append(helper.make_tensor_value_info(output.name, ELEMENT_TYPES[outer], [None] * len(output.axes)))
+    nodes += [helper.make_node(op_type or spec.name, names, inner, name="node", domain=domain, **given), *casts]
+    graph = helper.make_graph(nodes, "single_node", inputs, results, initializers)
     imports = [helper.make_opsetid("", opset), helper.make_opsetid("deploydcn", 1)]
     return helper.make_model(graph, opset_imports=imports, ir_version=10)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 TOLERANCE = {
@@ -17,6 +19,11 @@ TOLERANCE = {
 
 # torchvision adds base and offset in float32: 900 px * 2^-24 = 5.4e-5 px at the right edge, times a slope of about 1 per px.
 TORCHVISION_COORDINATES = 6e-5
+
+
+def largest_error(got: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> float:
+    """The largest relative error of an operator's outputs."""
+    return max(relative_error(np.asarray(a), b) for a, b in zip(got, wanted, strict=True))
 
 
 def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:

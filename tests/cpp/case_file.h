@@ -107,8 +107,12 @@ inline void write_error(const char* message) {
   std::fputs(message, stdout);
 }
 
-inline void write_output(const int64_t* dims, std::size_t rank, const void* data, std::size_t bytes) {
+inline void write_success(std::size_t outputs) {
   write_value<uint8_t>(0);
+  write_value(static_cast<uint32_t>(outputs));
+}
+
+inline void write_output(const int64_t* dims, std::size_t rank, const void* data, std::size_t bytes) {
   write_value(static_cast<uint32_t>(rank));
   for (std::size_t i = 0; i < rank; ++i) write_value(dims[i]);
   if (bytes != 0) std::fwrite(data, 1, bytes, stdout);

@@ -57,8 +57,8 @@ def run_driver(
     callers: int = 1,
     isa: str = "",
     plant_shared_output: bool = False,
-) -> list[np.ndarray | str]:
-    """Each case's output, or its error message. Fails when the driver crashes or a sanitizer reports."""
+) -> list[list[np.ndarray] | str]:
+    """Each case's outputs, or its error message. Fails when the driver crashes or a sanitizer reports."""
     environment = {"DEPLOYDCN_CPU_ISA": isa}
     command = [str(build_driver(sanitizers)), str(threads), str(callers), *(["share-output"] if plant_shared_output else [])]
     return run_cases(command, cases, environment)
@@ -66,7 +66,7 @@ def run_driver(
 
 def run_plugin_driver(
     cases: Sequence[DriverCase], *, sanitizers: str = "", mode: str = "plugin", engine: str = "source", schedule: str = "seq", seed: int = 1
-) -> list[np.ndarray | str]:
+) -> list[list[np.ndarray] | str]:
     """The same on emulated GPU memory. mode: "plugin", "kernel" alone in linear layout, or the "naive" kernel."""
     ptx = "ON" if engine != "source" else "OFF"
     definitions = ("DEPLOYDCN_CUDA=ON", "DEPLOYDCN_EMULATION=ON", f"DEPLOYDCN_EMULATION_PTX={ptx}", *options(sanitizers))
@@ -75,8 +75,8 @@ def run_plugin_driver(
     return run_cases(command, cases, {})
 
 
-def run_cases(command: Sequence[str], cases: Sequence[DriverCase], environment: Mapping[str, str]) -> list[np.ndarray | str]:
-    """Each case's output, or its error message. Fails when the driver crashes or a sanitizer reports."""
+def run_cases(command: Sequence[str], cases: Sequence[DriverCase], environment: Mapping[str, str]) -> list[list[np.ndarray] | str]:
+    """Each case's outputs, or its error message. Fails when the driver crashes or a sanitizer reports."""
     data = struct.pack("<I", len(cases)) + b"".join(map(_encode, cases))
     sanitizers = {"ASAN_OPTIONS": "detect_leaks=1", "TSAN_OPTIONS": "halt_on_error=1"}
     done = subprocess.run(command, input=data, capture_output=True, env={**os.environ, **sanitizers, **environment})
@@ -113,8 +113,8 @@ def _encode(case: DriverCase) -> bytes:
     return b"".join(parts)
 
 
-def _decode(cases: Sequence[DriverCase], data: bytes) -> list[np.ndarray | str]:
-    results: list[np.ndarray | str] = []
+def _decode(cases: Sequence[DriverCase], data: bytes) -> list[list[np.ndarray] | str]:
+    results: list[list[np.ndarray] | str] = []
     at = 0
     for case in cases:
         status, count = struct.unpack_from("<BI", data, at)
@@ -123,11 +123,16 @@ def _decode(cases: Sequence[DriverCase], data: bytes) -> list[np.ndarray | str]:
             results.append(data[at : at + count].decode())
             at += count
             continue
-        shape = struct.unpack_from(f"<{count}q", data, at)
-        at += 8 * count
-        dtype = numpy_dtype(case.types[case.spec.outputs[0].type_param])
-        elements = int(np.prod(shape))
-        results.append(np.frombuffer(data, dtype, elements, at).reshape(shape))
-        at += elements * dtype.itemsize
+        assert count == len(case.spec.outputs)
+        outputs = []
+        for tensor in case.spec.outputs:
+            (rank,) = struct.unpack_from("<I", data, at)
+            shape = struct.unpack_from(f"<{rank}q", data, at + 4)
+            at += 4 + 8 * rank
+            dtype = numpy_dtype(case.types[tensor.type_param])
+            elements = int(np.prod(shape))
+            outputs.append(np.frombuffer(data, dtype, elements, at).reshape(shape))
+            at += elements * dtype.itemsize
+        results.append(outputs)
     assert at == len(data)
     return results

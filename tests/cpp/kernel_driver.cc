@@ -49,16 +49,21 @@ class DriverContext : public CpuContext {
   }
   void* allocate(std::size_t bytes) override { return std::malloc(bytes); }
   void release(void* memory) noexcept override { std::free(memory); }
-  void* output(std::size_t, const Shape& wanted) override {
-    shape = wanted;
-    bytes = static_cast<std::size_t>(element_count(shape)) * size_of(dtype_);
-    if (!data) data.reset(new unsigned char[bytes]);
-    return data.get();
+  void* output(std::size_t index, const Shape& shape) override {
+    if (outputs.size() <= index) outputs.resize(index + 1);
+    Output& output = outputs[index];
+    output.shape = shape;
+    output.bytes = static_cast<std::size_t>(element_count(shape)) * size_of(dtype_);
+    if (!output.data) output.data.reset(new unsigned char[output.bytes]);
+    return output.data.get();
   }
 
-  Shape shape;
-  std::size_t bytes = 0;
-  std::unique_ptr<unsigned char[]> data;
+  struct Output {
+    Shape shape;
+    std::size_t bytes = 0;
+    std::unique_ptr<unsigned char[]> data;
+  };
+  std::vector<Output> outputs;
 
  private:
   int threads_;
@@ -85,13 +90,18 @@ void run_case(int threads, int callers, bool share_output) {
     }
     kernel->compute(one.inputs, *contexts[0]);
     for (std::thread& worker : workers) worker.join();
-    const DriverContext& first = *contexts[0];
+    const auto& first = contexts[0]->outputs;
     for (const auto& context : contexts) {
-      if (std::memcmp(context->data.get(), first.data.get(), first.bytes) != 0) {
-        return case_file::write_error("callers disagree");
+      for (std::size_t i = 0; i < first.size(); ++i) {
+        if (std::memcmp(context->outputs[i].data.get(), first[i].data.get(), first[i].bytes) != 0) {
+          return case_file::write_error("callers disagree");
+        }
       }
     }
-    case_file::write_output(first.shape.data(), first.shape.size(), first.data.get(), first.bytes);
+    case_file::write_success(first.size());
+    for (const auto& output : first) {
+      case_file::write_output(output.shape.data(), output.shape.size(), output.data.get(), output.bytes);
+    }
   } catch (const InvalidArgument& error) {
     case_file::write_error(error.what());
   }

@@ -18,10 +18,16 @@ HarnessTensor tensor_of(const deploydcn::TensorView& view) {
   return tensor;
 }
 
-std::vector<HarnessField> fields_of(const case_file::CaseAttributes& attributes) {
+// `storage` holds what the fields point at and the attributes do not.
+std::vector<HarnessField> fields_of(const case_file::CaseAttributes& attributes, std::vector<float>& storage) {
   std::vector<HarnessField> fields;
   for (const auto& [name, values] : attributes.integers) {
     fields.push_back({name.c_str(), 'l', static_cast<int32_t>(values.size()), values.data()});
+  }
+  storage.reserve(attributes.numbers.size());
+  for (const auto& [name, value] : attributes.numbers) {
+    storage.push_back(static_cast<float>(value));
+    fields.push_back({name.c_str(), 'f', 1, &storage.back()});
   }
   for (const auto& [name, text] : attributes.strings) {
     fields.push_back({name.c_str(), 's', static_cast<int32_t>(text.size()), text.data()});
@@ -31,7 +37,8 @@ std::vector<HarnessField> fields_of(const case_file::CaseAttributes& attributes)
 
 void run_case(const std::string& mode) {
   const case_file::Case one = case_file::read_case();
-  const std::vector<HarnessField> fields = fields_of(one.attributes);
+  std::vector<float> numbers;
+  const std::vector<HarnessField> fields = fields_of(one.attributes, numbers);
   std::vector<HarnessTensor> inputs;
   for (const deploydcn::TensorView& view : one.inputs) {
     if (mode != "plugin" || view.present) inputs.push_back(tensor_of(view));
@@ -44,10 +51,13 @@ void run_case(const std::string& mode) {
   if (*harness_error(run)) {
     case_file::write_error(harness_error(run));
   } else {
-    const HarnessTensor output = harness_output(run, 0);
-    std::size_t bytes = deploydcn::size_of(static_cast<deploydcn::DType>(output.dtype));
-    for (int32_t i = 0; i < output.rank; ++i) bytes *= static_cast<std::size_t>(output.dims[i]);
-    case_file::write_output(output.dims, static_cast<std::size_t>(output.rank), output.data, bytes);
+    case_file::write_success(static_cast<std::size_t>(harness_output_count(run)));
+    for (int32_t index = 0; index < harness_output_count(run); ++index) {
+      const HarnessTensor output = harness_output(run, index);
+      std::size_t bytes = deploydcn::size_of(static_cast<deploydcn::DType>(output.dtype));
+      for (int32_t i = 0; i < output.rank; ++i) bytes *= static_cast<std::size_t>(output.dims[i]);
+      case_file::write_output(output.dims, static_cast<std::size_t>(output.rank), output.data, bytes);
+    }
   }
   harness_free(run);
 }

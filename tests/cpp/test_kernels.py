@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from deploydcn.ops import OPS, Op
 from tests.conformance.backends import numpy_dtype
 from tests.conformance.test_conformance import inputs_of
-from tests.conformance.tolerances import TOLERANCE, relative_error
+from tests.conformance.tolerances import TOLERANCE, largest_error
 from tests.cpp.driver import ROOT, DriverCase, build_driver, run_driver
 
 pytestmark = pytest.mark.slow
@@ -35,12 +35,12 @@ def table(op: Op, types: Mapping[str, str]) -> list[DriverCase]:
 
 def assert_equal_reference(op: Op, cases: list[DriverCase], results: list[Any]) -> None:
     for case, result in zip(cases, results, strict=True):
-        wanted = op.reference(case.inputs, case.attributes)[0]
+        wanted = op.reference(case.inputs, case.attributes)
         assert not isinstance(result, str), result
         # A clamp can shrink the largest output, which errors are relative to.
         slack = 4 if case.attributes.get("activation") else 1
         shapes = {name: value.shape for name, value in case.inputs.items()}
-        assert relative_error(result, wanted) <= slack * TOLERANCE[case.types["T"]], (case.attributes, shapes)
+        assert largest_error(result, wanted) <= slack * TOLERANCE[case.types["T"]], (case.attributes, shapes)
 
 
 @pytest.mark.parametrize("isa", runnable_isas())
@@ -145,7 +145,7 @@ def test_planted_overread_is_caught_by_asan() -> None:
     """A detector that never fires proves nothing: X claims one row more than its allocation holds."""
     case = DriverCase(OPS[1].spec, {"X": np.ones((1, 1, 3, 3)), "W": np.ones((1, 1, 2, 2))}, {}, {"T": "float32"})
     honest = run_driver([case], sanitizers="address,undefined")
-    assert isinstance(honest[0], np.ndarray)
+    assert isinstance(honest[0], list)
     with pytest.raises(AssertionError, match="heap-buffer-overflow"):
         run_driver([replace(case, claimed_shapes={"X": (1, 1, 4, 3)})], sanitizers="address,undefined")
 

@@ -13,11 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 from deploydcn.ops import Op, op_named
 from deploydcn.ops.case import Case
 from tests.conformance.backends import numpy_dtype
-from tests.conformance.single_node import ELEMENT_TYPES, single_node_model
+from tests.conformance.single_node import ELEMENT_TYPES, is_constant, single_node_model
 from tests.conformance.test_conformance import inputs_of
 
 Types = Mapping[str, str]
-CONSTANTS = ("W", "B")
 
 
 # ---------------------------------------------------------------------------------------------------- tensor-core layout
@@ -103,14 +102,14 @@ def is_empty(case: Case) -> bool:
 def row_model(op: Op, case: Case, types: Types) -> onnx.ModelProto:
     """One node, its weights in the file, every size fixed."""
     inputs = inputs_of(op, case, types)
-    constants = {name: value for name, value in inputs.items() if name in CONSTANTS}
+    constants = {name: value for name, value in inputs.items() if is_constant(name)}
     shapes = {name: value.shape for name, value in inputs.items()}
     return single_node_model(op.spec, shapes, case.attributes, types, constants=constants)
 
 
 def row_inputs(op: Op, case: Case, types: Types) -> dict[str, np.ndarray]:
     """What the row's engine is fed; bfloat16 goes in as float32, as the model has it."""
-    inputs = {name: value for name, value in inputs_of(op, case, types).items() if name not in CONSTANTS}
+    inputs = {name: value for name, value in inputs_of(op, case, types).items() if not is_constant(name)}
     return {name: value.astype(np.float32) if value.dtype == numpy_dtype("bfloat16") else value for name, value in inputs.items()}
 
 

@@ -17,7 +17,7 @@ from deploydcn.ops.case import Case
 from deploydcn.testing import PluginFailure, run_plugin
 from deploydcn.testing.plugins import Engine, Schedule, run_kernel, run_ort_op
 from tests.conformance.test_conformance import inputs_of
-from tests.conformance.tolerances import TOLERANCE, relative_error
+from tests.conformance.tolerances import TOLERANCE, largest_error, relative_error
 from tests.cpp.driver import DriverCase, run_plugin_driver
 from tests.cpp.test_kernels import build_case, configurations
 
@@ -45,9 +45,9 @@ def rows() -> Iterator[Any]:
 @pytest.mark.parametrize(("op", "case", "types", "engine"), rows())
 def test_plugin_equals_reference_on_every_schedule(op: Op, case: Case, types: Mapping[str, str], engine: Engine) -> None:
     inputs = inputs_of(op, case, types)
-    outputs = [run_plugin(op.spec.name, inputs, case.attributes, engine=engine, schedule=schedule, seed=7)[0] for schedule in SCHEDULES]
-    assert relative_error(outputs[0], op.reference(inputs, case.attributes)[0]) <= TOLERANCE[types["T"]], case.why
-    assert len({output.tobytes() for output in outputs}) == 1
+    runs = [run_plugin(op.spec.name, inputs, case.attributes, engine=engine, schedule=schedule, seed=7) for schedule in SCHEDULES]
+    assert largest_error(runs[0], op.reference(inputs, case.attributes)) <= TOLERANCE[types["T"]], case.why
+    assert len({b"".join(output.tobytes() for output in outputs) for outputs in runs}) == 1
 
 
 LINEAR = [(op, naive) for op in OPS for naive in (False, True) if not naive or op.spec.name in ("DeformConv2d", "GroupedConv2d")]
@@ -59,9 +59,9 @@ def test_kernels_on_linear_layouts(op: Op, naive: bool) -> None:
     for types in gpu_rows(op):
         for case in op.cases:
             inputs = inputs_of(op, case, types)
-            got = run_kernel(op.spec.name, inputs, case.attributes, naive=naive)[0]
-            wanted = op.reference(inputs, case.attributes)[0]
-            assert relative_error(got, wanted) <= TOLERANCE[types["T"]], (case.id, types)
+            got = run_kernel(op.spec.name, inputs, case.attributes, naive=naive)
+            wanted = op.reference(inputs, case.attributes)
+            assert largest_error(got, wanted) <= TOLERANCE[types["T"]], (case.id, types)
 
 
 def test_bfloat16_products_are_refused_before_compute_capability_8() -> None:
@@ -85,9 +85,11 @@ def test_wide_tiles_where_they_keep_the_gpu_busy(engine: Engine) -> None:
 
 
 def products(case: Case) -> int:
-    """Multiplications of a convolution row: ThreadSanitizer follows each emulated thread, at about 1e5 of them per second."""
-    x, w = case.shapes["X"], case.shapes["W"]
-    return x[0] * x[2] * x[3] * math.prod(w)
+    """Multiplications of a row, roughly: ThreadSanitizer follows each emulated thread, at about 1e5 of them per second."""
+    if "W" in case.shapes:
+        x, w = case.shapes["X"], case.shapes["W"]
+        return x[0] * x[2] * x[3] * math.prod(w)
+    return 32 * max(math.prod(shape) for shape in case.shapes.values())
 
 
 @pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
@@ -99,11 +101,11 @@ def test_plugins_under_sanitizers(op: Op, sanitizers: str) -> None:
         if sanitizers == "thread" and types["T"] == "bfloat16":
             continue  # the same kernels as for float16
         rows = [case for case in op.cases if limit is None or products(case) <= limit]
-        assert len(rows) > 25
+        assert len(rows) > len(op.cases) * 0.9
         cases = [DriverCase(op.spec, inputs_of(op, case, types), case.attributes, types) for case in rows]
         for case, result in zip(cases, run_plugin_driver(cases, sanitizers=sanitizers, schedule="rand"), strict=True):
             assert not isinstance(result, str), result
-            assert relative_error(result, op.reference(case.inputs, case.attributes)[0]) <= TOLERANCE[types["T"]]
+            assert largest_error(result, op.reference(case.inputs, case.attributes)) <= TOLERANCE[types["T"]]
 
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.spec.snake_name)
@@ -112,8 +114,8 @@ def test_onnxruntime_cuda_ops_on_a_fake_runtime(op: Op) -> None:
     for types in gpu_rows(op):
         for case in op.cases:
             inputs = inputs_of(op, case, types)
-            got = run_ort_op(op.spec.name, inputs, case.attributes)[0]
-            assert relative_error(got, op.reference(inputs, case.attributes)[0]) <= TOLERANCE[types["T"]], (case.id, types)
+            got = run_ort_op(op.spec.name, inputs, case.attributes)
+            assert largest_error(got, op.reference(inputs, case.attributes)) <= TOLERANCE[types["T"]], (case.id, types)
     with pytest.raises(PluginFailure, match=r"no CUDA kernel for .* with these types"):
         run_ort_op(op.spec.name, inputs_of(op, op.cases[0], dict.fromkeys(op.spec.type_rows[0], "float64")), op.cases[0].attributes)
 

@@ -93,9 +93,9 @@ REFUSED = {
     "half_offsets_beside_float32": (
         {**inputs(), "offset": inputs()["offset"].astype(np.float16)},
         ATTRIBUTES,
-        "except that offsets may be",
+        "positions may be float32",
     ),
-    "float64": (inputs(np.float64), ATTRIBUTES, "wanted float32, float16 or bfloat16"),
+    "float64": (inputs(np.float64), ATTRIBUTES, "wanted one of float32, float16, bfloat16"),
     "stride_zero": (inputs(), {**ATTRIBUTES, "strides": (0, 1)}, "attribute strides is [0, 1]; wanted every element at least 1"),
     "negative_padding": (inputs(), {**ATTRIBUTES, "pads": (0, 0, -1, 0)}, "wanted every element at least 0"),
     "short_attribute": (inputs(), {**ATTRIBUTES, "pads": (1, 1)}, "attribute pads has 2 elements; wanted 4: PT, PL, PB, PR"),

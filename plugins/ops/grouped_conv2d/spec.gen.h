@@ -18,12 +18,12 @@ inline constexpr int kGroupAxes[] = {G};
 inline constexpr int64_t kGroupDefault[] = {1};
 inline constexpr const char* kActivationChoices[] = {"", "relu", "relu6", "silu"};
 inline constexpr AttrSpec kAttributes[] = {
-    {"kernel_shape", AttrKind::kInts, kKernelShapeAxes, false, {}, 0, "", true, 1, {}},
-    {"strides", AttrKind::kInts, kStridesAxes, true, kStridesDefault, 0, "", true, 1, {}},
-    {"pads", AttrKind::kInts, kPadsAxes, true, kPadsDefault, 0, "", true, 0, {}},
-    {"dilations", AttrKind::kInts, kDilationsAxes, true, kDilationsDefault, 0, "", true, 1, {}},
-    {"group", AttrKind::kInt, kGroupAxes, true, kGroupDefault, 0, "", true, 1, {}},
-    {"activation", AttrKind::kString, {}, true, {}, 0, "", false, 0, kActivationChoices},
+    {"kernel_shape", AttrKind::kInts, kKernelShapeAxes, false, {}, 0, "", 1, INT64_MAX, {}},
+    {"strides", AttrKind::kInts, kStridesAxes, true, kStridesDefault, 0, "", 1, INT64_MAX, {}},
+    {"pads", AttrKind::kInts, kPadsAxes, true, kPadsDefault, 0, "", 0, INT64_MAX, {}},
+    {"dilations", AttrKind::kInts, kDilationsAxes, true, kDilationsDefault, 0, "", 1, INT64_MAX, {}},
+    {"group", AttrKind::kInt, kGroupAxes, true, kGroupDefault, 0, "", 1, INT64_MAX, {}},
+    {"activation", AttrKind::kString, {}, true, {}, 0, "", INT64_MIN, INT64_MAX, kActivationChoices},
 };
 inline constexpr Token kXDim0[] = {{'a', N}};
 inline constexpr Token kXDim1[] = {{'a', C}};
