@@ -2,16 +2,18 @@
 
 from deploydcn.engine import EngineReport, build_engine
 from deploydcn.errors import DeployDcnError, ExportError, InvalidArgument, InvalidModel, MissingDependency, RuntimeFailure, UserError
-from deploydcn.export import ExportReport, PrecisionReport, convert_precision, export_onnx
+from deploydcn.export import ConvertReport, ExportReport, InspectReport, PrecisionReport, convert, convert_precision, export_onnx, inspect
 from deploydcn.libraries import ort_library_path, plugin_library_path, register_ort_ops
 from deploydcn.parity import ParityReport, verify
 from deploydcn.runners import Runner, TensorInfo, load
 
 __all__ = [
+    "ConvertReport",
     "DeployDcnError",
     "EngineReport",
     "ExportError",
     "ExportReport",
+    "InspectReport",
     "InvalidArgument",
     "InvalidModel",
     "MissingDependency",
@@ -22,8 +24,10 @@ __all__ = [
     "TensorInfo",
     "UserError",
     "build_engine",
+    "convert",
     "convert_precision",
     "export_onnx",
+    "inspect",
     "load",
     "ort_library_path",
     "plugin_library_path",

@@ -9,33 +9,27 @@ import logging
 import os
 import time
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import onnx
 import onnx_ir as ir
 import torch
-from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch.utils import _pytree as pytree
 
 from deploydcn.errors import ExportError, InternalError, InvalidArgument
 from deploydcn.export import frontends, graph
 from deploydcn.export.check import check_file
 from deploydcn.export.dynamic import DynamicShapes, grown, parse_dynamic_shapes
+from deploydcn.export.finish import IR_VERSION, check_model, deformable_operators, finish, tensor_info
 from deploydcn.export.report import ExportReport
 from deploydcn.export.targets import TARGETS
 from deploydcn.export.translation import explain_capture_failure, explain_translation_failure, lower_to_onnx_ops
 from deploydcn.files import replace_on_success
-from deploydcn.onnx_schema import DOMAIN, register_schemas
-from deploydcn.runners import TensorInfo
+from deploydcn.onnx_schema import register_schemas
 from deploydcn.runners.deployed import deployed
 from deploydcn.runners.signature import in_signature_order, name_outputs, positional_names
 from deploydcn.runners.torch_runner import TorchRunner
-
-IR_VERSION = 10
-"""Older runtimes refuse newer files."""
 
 
 class Export:
@@ -69,18 +63,21 @@ class Export:
             model = self._translate(self._capture())
             self._name(model, outputs)
             self.notes += TARGETS[self.target].rewrite(model)
-            _finish(model, self.opset)
+            graph.name_nodes_by_module(model)
+            graph.strip_private_metadata(model)
+            model.ir_version = IR_VERSION
+            finish(model, self.opset)
             graph.save(model, temporary)
-            _check_model(temporary)
+            check_model(temporary)
             checks = tuple(check_file(temporary, self.reference, self.dynamic.axes)) if check else ()
         return ExportReport(
             Path(path),
             self.target,
             self.opset,
-            tuple(_tensor_info(value) for value in model.graph.inputs),
-            tuple(_tensor_info(value) for value in model.graph.outputs),
+            tuple(tensor_info(value) for value in model.graph.inputs),
+            tuple(tensor_info(value) for value in model.graph.outputs),
             sum(1 for _ in model.graph.all_nodes()),
-            dict(_deformable_operators(model)),
+            dict(deformable_operators(model)),
             checks,
             time.perf_counter() - start,
             tuple(self.notes),
@@ -190,51 +187,6 @@ def _as_torch_wants(dynamic: DynamicShapes, module: torch.nn.Module) -> Any:
             rest = {key: value for key, value in dynamic.for_torch.items() if key not in keys}
             return {**rest, parameter.name: tuple(dynamic.for_torch[key] for key in keys)}
     return dynamic.for_torch
-
-
-def _finish(model: ir.Model, opset: int) -> None:
-    RemoveUnusedNodesPass()(model)  # unused constants too: the weights that folding replaced
-    graph.name_nodes_by_module(model)
-    graph.strip_private_metadata(model)
-    model.ir_version = IR_VERSION
-    model.producer_name = "deploydcn"
-    model.producer_version = _version()
-    model.graph.name = model.graph.name or "model"
-    imports = {"": opset}
-    if any(node.domain == DOMAIN for node in model.graph.all_nodes()):
-        imports[DOMAIN] = 1
-    foreign = {node.domain: model.opset_imports.get(node.domain, 1) for node in model.graph.all_nodes()} | {
-        function.domain: model.opset_imports.get(function.domain, 1) for function in model.functions.values()
-    }
-    model.opset_imports.clear()
-    model.opset_imports.update({**foreign, **imports})
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("deploydcn")
-
-
-def _check_model(path: Path) -> None:
-    """onnx's checker with strict shape inference, our schemas known."""
-    try:
-        onnx.checker.check_model(str(path), full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"the translated model is not valid ONNX: {error}") from error
-
-
-def _deformable_operators(model: ir.Model) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for node in model.graph.all_nodes():
-        if node.domain == DOMAIN or node.op_type == "DeformConv":
-            counts[f"{node.domain}::{node.op_type}" if node.domain else node.op_type] += 1
-    return counts
-
-
-def _tensor_info(value: ir.Value) -> TensorInfo:
-    shape = None if value.shape is None else tuple(size if isinstance(size, int) else size.value for size in value.shape)
-    return TensorInfo(value.name or "", value.dtype.numpy().name if value.dtype else "unknown", shape)
 
 
 @contextlib.contextmanager

@@ -26,6 +26,16 @@ def nodes_of(model: ir.Model, op_type: str, domain: str = "") -> Iterator[ir.Nod
     yield from found
 
 
+def operator_name(node: ir.Node) -> str:
+    """ "DeformConv", or "deploydcn::DeformConv2d"."""
+    return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+
+
+def node_name(node: ir.Node) -> str:
+    """A node's name; its output's where it has none."""
+    return node.name or node.outputs[0].name or ""
+
+
 def save(model: ir.Model, path: Path, *, keep_external: bool = False) -> bool:
     """Write a model, its weights in `<path>.data` where they are too large for one file.
 
@@ -194,25 +204,6 @@ def grouped_is_faster(group: int, outputs_per_group: int, channels_per_group: in
     return group > 1 and 8 <= channels_per_group <= 24 and channels_per_group % 16 != 0 and outputs_per_group >= 8
 
 
-def to_standard(model: ir.Model) -> list[str]:
-    """Our operators -> ONNX's: a change of domain, with activations as nodes of their own and offsets in the data's type."""
-    notes = []
-    for node in nodes_of(model, "DeformConv2d", DOMAIN):
-        inputs = list(node.inputs)
-        data, offset = inputs[0], inputs[2]
-        new: list[ir.Node] = []
-        if data is not None and offset is not None and data.dtype and offset.dtype and data.dtype != offset.dtype:
-            cast = ir.node("Cast", [offset], attributes={"to": int(data.dtype)})
-            cast.outputs[0].type, cast.outputs[0].shape = ir.TensorType(data.dtype), offset.shape
-            inputs[2] = cast.outputs[0]
-            new.append(cast)
-            notes.append(f"{node.name}: offsets cast from {offset.dtype} to {data.dtype}: the standard DeformConv has one type for both")
-        _lower(node, "DeformConv", inputs, new)
-    for node in nodes_of(model, "GroupedConv2d", DOMAIN):
-        _lower(node, "Conv", list(node.inputs), [])
-    return notes
-
-
 def add_zero_biases(model: ir.Model) -> list[str]:
     """A bias of zeros where a mask follows a missing one: TensorRT's parser takes no empty input before another."""
     added = 0
@@ -227,26 +218,6 @@ def add_zero_biases(model: ir.Model) -> list[str]:
         node.replace_input_with(3, new_initializer(model, zeros, f"{weight.name or node.name}.zero_bias"))
         added += 1
     return [f"{added} deformable convolutions without a bias given one of zeros, as TensorRT's parser wants"] if added else []
-
-
-def _lower(node: ir.Node, op_type: str, inputs: list[ir.Value | None], new: list[ir.Node]) -> None:
-    """Replace one of our convolutions by a standard one, its activation behind it."""
-    attributes = dict(node.attributes)
-    activation = attributes.pop("activation").as_string() if "activation" in attributes else ""
-    conv = ir.node(op_type, inputs, attributes=attributes, name=node.name)
-    new.append(conv)
-    result = conv.outputs[0]
-    result.type, result.shape = node.outputs[0].type, node.outputs[0].shape
-    if activation == "relu":
-        new.append(ir.node("Relu", [result]))
-    elif activation == "relu6":
-        dtype = (node.outputs[0].dtype or ir.DataType.FLOAT).numpy()
-        bounds = [ir.node("Constant", [], attributes={"value": ir.tensor(np.array(bound, dtype))}) for bound in (0.0, 6.0)]
-        new += [*bounds, ir.node("Clip", [result, bounds[0].outputs[0], bounds[1].outputs[0]])]
-    elif activation == "silu":
-        sigmoid = ir.node("Sigmoid", [result])
-        new += [sigmoid, ir.node("Mul", [result, sigmoid.outputs[0]])]
-    replace([node], new, new[-1].outputs)
 
 
 # ------------------------------------------------------------------------------------------------------------ names

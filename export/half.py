@@ -10,9 +10,9 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass, ShapeInferencePass
 
 from deploydcn.errors import InvalidArgument
-from deploydcn.export.graph import nodes_of
 from deploydcn.export.half_rules import LARGEST, Rules, param_at, schema_of
-from deploydcn.onnx_schema import DOMAIN, VERSION, register_schemas, unchecked_inference
+from deploydcn.export.standard import from_standard
+from deploydcn.onnx_schema import register_schemas, unchecked_inference
 
 SUFFIX = {ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16", ir.DataType.FLOAT: "fp32"}
 
@@ -44,8 +44,7 @@ def to_half(model: ir.Model, dtype: str, *, keep_io_types: bool = True) -> Conve
     """
     half = ir.DataType[dtype.upper()]
     register_schemas()
-    ours = _use_own_deformable_convolution(model)
-    notes = [f"{ours} DeformConv nodes became deploydcn::DeformConv2d, whose offsets may stay float32"] if ours else []
+    notes = from_standard(model)  # DeformConv has one type for data and offset; ours takes float32 offsets beside half-precision data
     if half == ir.DataType.BFLOAT16:
         notes += _raise_opset(model)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
@@ -63,17 +62,6 @@ def to_half(model: ir.Model, dtype: str, *, keep_io_types: bool = True) -> Conve
     reasons = ", ".join(f"{len(names)} for {reason}" for reason, names in kept.items()) or "none"
     notes.append(f"{dtype}: {writer.converted} nodes converted; kept in float32: {reasons}; {writer.casts} casts added")
     return Conversion(writer.converted, kept, writer.casts, (*notes, *writer.notes))
-
-
-def _use_own_deformable_convolution(model: ir.Model) -> int:
-    """DeformConv has one type for data and offset; ours takes float32 offsets beside half-precision data."""
-    changed = 0
-    for node in nodes_of(model, "DeformConv"):
-        node.domain, node.op_type, node.version = DOMAIN, "DeformConv2d", VERSION
-        changed += 1
-    if changed:
-        model.opset_imports[DOMAIN] = VERSION
-    return changed
 
 
 def _raise_opset(model: ir.Model) -> list[str]:

@@ -25,6 +25,16 @@ class ShapeCheck:
     def worst(self) -> float:
         return max(output.worst_channel for output in self.outputs)
 
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as plain values."""
+        return {
+            "label": self.label,
+            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+            "tolerance": self.tolerance,
+            "note": self.note,
+            "outputs": [output.to_json() for output in self.outputs],
+        }
+
 
 @dataclass(frozen=True)
 class ExportReport:
@@ -59,14 +69,5 @@ class ExportReport:
             "operators": dict(self.operators),
             "seconds": round(self.seconds, 2),
             "notes": list(self.notes),
-            "checks": [
-                {
-                    "label": check.label,
-                    "shapes": {name: list(shape) for name, shape in check.shapes.items()},
-                    "tolerance": check.tolerance,
-                    "note": check.note,
-                    "outputs": [output.to_json() for output in check.outputs],
-                }
-                for check in self.checks
-            ],
+            "checks": [check.to_json() for check in self.checks],
         }

@@ -9,14 +9,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deploydcn.spec import OpSpec
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
 def _standard(model: ir.Model) -> list[str]:
     from deploydcn.export import graph
+    from deploydcn.export.portable import decompose
+    from deploydcn.export.standard import to_standard
 
-    return [*graph.fold_batch_norm(model), *graph.to_standard(model)]
+    return [*graph.fold_batch_norm(model), *to_standard(model), *decompose(model)]
+
+
+def _portable(model: ir.Model) -> list[str]:
+    from deploydcn.export import graph
+    from deploydcn.export.portable import decompose
+
+    return [*graph.fold_batch_norm(model), *decompose(model)]
 
 
 def _ort(model: ir.Model) -> list[str]:
@@ -33,14 +44,42 @@ def _tensorrt(model: ir.Model) -> list[str]:
 
 @dataclass(frozen=True)
 class Target:
-    """doc: for help texts. rewrite: changes the graph in place and returns notes for the user."""
+    """doc: for help texts. rewrite: changes the graph in place and returns notes for the user.
+
+    form: what one of our operators becomes. plain: for runtimes without plugins. oldest_opset: the first with all it needs.
+    """
 
     doc: str
     rewrite: Callable[[ir.Model], list[str]]
+    form: Callable[[OpSpec], str]
+    plain: bool = False
+    oldest_opset: int = 19
+
+
+def _own(spec: OpSpec) -> str:
+    return f"deploydcn::{spec.name}"
+
+
+def _core(spec: OpSpec) -> str:
+    return "core ONNX operators"
 
 
 TARGETS = {
-    "ort": Target("our operators where they are faster than ONNX Runtime's; needs deploydcn's library", _ort),
-    "standard": Target("ONNX operators only (DeformConv, opset 19 and later); runs in a plain onnxruntime 1.25 or later", _standard),
-    "tensorrt": Target("our operators, in the form TensorRT's parser takes; runs in ONNX Runtime with deploydcn's library too", _tensorrt),
+    "ort": Target("our operators where they are faster than ONNX Runtime's; needs deploydcn's library", _ort, _own),
+    "standard": Target(
+        "ONNX operators only (DeformConv of opset 19; core ones where there is none); runs in a plain onnxruntime 1.25 or later",
+        _standard,
+        lambda spec: spec.standard_op or _core(spec),
+        plain=True,
+    ),
+    "portable": Target(
+        "core ONNX operators of opset 16 only, without DeformConv: for runtimes that take no plugin; slower",
+        _portable,
+        _core,
+        plain=True,
+        oldest_opset=16,
+    ),
+    "tensorrt": Target(
+        "our operators, in the form TensorRT's parser takes; runs in ONNX Runtime with deploydcn's library too", _tensorrt, _own
+    ),
 }

@@ -1,0 +1,108 @@
+"""Run a converted file against its source in ONNX Runtime, on random inputs at two sizes of every dynamic axis."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from deploydcn.errors import ExportError, InvalidArgument, InvalidModel, RuntimeFailure, UserError
+from deploydcn.export.report import ShapeCheck
+from deploydcn.parity import compare, default_tolerance, random_inputs
+from deploydcn.parity.verify import PRECISION
+from deploydcn.runners import Runner, TensorInfo, load
+
+GUESSES = ((2, 64), (2, 96), (1, 32), (1, 224), (1, 256), (1, 640), (1, 17))
+"""(first axis, other axes) of dynamic inputs, in the order in which they are tried; the first two that the source takes are compared."""
+
+
+def compare_with_source(
+    source: Path, result: Path, shapes: Mapping[str, Sequence[int]] | None
+) -> tuple[str, tuple[ShapeCheck, ...], list[str]]:
+    """What the file was compared with, the comparisons, and notes on what could not be compared.
+
+    Raises:
+        ExportError: the outputs differ, or the file does not run.
+        InvalidArgument: the given shapes do not fit.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            label, reference = _reference(source, Path(folder))
+        except RuntimeFailure as error:
+            return "", (), [f"not compared: onnxruntime runs neither the source nor its nodes as deploydcn's operators ({error})"]
+        checks = []
+        problem = "no shape was tried"
+        for inputs in _input_sets(reference.inputs, shapes):
+            try:
+                wanted = reference.run(inputs)
+            except (RuntimeFailure, InvalidArgument) as error:
+                if shapes is not None:
+                    raise InvalidArgument(f"the source does not run at these shapes: {error}") from error
+                problem = str(error).strip().splitlines()[0][:300]
+                continue
+            if any(array.size for array in wanted.values()):
+                checks.append(_check(result, inputs, wanted))
+            if len(checks) == 2:
+                break
+    notes = [] if checks else [f"not compared: the source does not run on random inputs ({problem}); give the shapes of its inputs"]
+    return label, tuple(checks), notes
+
+
+def _reference(source: Path, folder: Path) -> tuple[str, Runner]:
+    for options in ({}, {"replace_standard": True}):
+        try:
+            return "the source", load(source, "ort", **options)
+        except (RuntimeFailure, InvalidModel):
+            continue
+    return "the source with deploydcn's operators", load(_imported(source, folder), "ort")
+
+
+def _imported(source: Path, folder: Path) -> Path:
+    """The source, its foreign nodes read as ours and nothing else changed."""
+    from deploydcn.export import conversion, graph
+    from deploydcn.export.finish import finish
+    from deploydcn.export.foreign import import_foreign
+
+    model = conversion.read(source)
+    import_foreign(model)
+    finish(model, model.opset_imports[""])
+    graph.save(model, folder / "imported.onnx")
+    return folder / "imported.onnx"
+
+
+def _input_sets(infos: Sequence[TensorInfo], shapes: Mapping[str, Sequence[int]] | None) -> Iterator[dict[str, np.ndarray]]:
+    fixed = all(info.shape is not None and all(isinstance(size, int) for size in info.shape) for info in infos)
+    if fixed or shapes is not None:
+        yield random_inputs(infos, shapes)
+        return
+    for guess in GUESSES:
+        try:
+            yield random_inputs(infos, {info.name: _guessed(info, *guess) for info in infos})
+        except InvalidArgument:  # an input of unknown rank
+            return
+
+
+def _guessed(info: TensorInfo, first: int, other: int) -> tuple[int, ...]:
+    if info.shape is None:
+        raise InvalidArgument(f"input {info} has no known rank")
+    return tuple(size if isinstance(size, int) else first if axis == 0 else other for axis, size in enumerate(info.shape))
+
+
+def _check(result: Path, inputs: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> ShapeCheck:
+    shapes = {name: array.shape for name, array in inputs.items()}
+    try:
+        got = load(result, "ort").run(inputs)
+    except UserError as error:
+        raise ExportError(f"the converted file does not run where its source does: {error}; check=False writes it anyway") from error
+    outputs = tuple(compare(wanted, got))
+    dtypes = [array.dtype.name for array in (*wanted.values(), *inputs.values()) if array.dtype.name in PRECISION]
+    tolerance = default_tolerance(min(dtypes, key=lambda name: PRECISION[name], default="float32")).relative
+    for output in outputs:
+        if not output.passes(tolerance):
+            what = output.mismatch or f"{output.worst_channel:.3g} of its scale (max abs {output.max_abs:.3g}), allowed {tolerance:.3g}"
+            raise ExportError(
+                f"output {output.name!r} differs from the source's at {shapes}: {what}; no file was written; check=False writes it anyway"
+            )
+    return ShapeCheck("random inputs", shapes, outputs, tolerance)
