@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass, ShapeInferencePass
+from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass, ShapeInferencePass
 
 from deploydcn.errors import ExportError, InternalError, InvalidArgument, InvalidModel
 from deploydcn.export import graph
@@ -83,7 +83,7 @@ def rewritten(source: Path, target: str) -> tuple[ir.Model, list[NodeMapping], l
 
 
 def read(path: Path) -> ir.Model:
-    """The model, local functions inlined, constants no inputs; its weights are read when they are needed.
+    """The model, local functions inlined, constants as initializers; its weights are read when they are needed.
 
     Raises:
         InvalidModel: no file, not ONNX, or its external data is missing.
@@ -108,6 +108,7 @@ def read(path: Path) -> ir.Model:
         raise InvalidModel(f"{path} keeps weights in {Path(missing[0]).name!r}, which is not in {path.parent}; put it beside the model")
     InlinePass()(model)
     RemoveInitializersFromInputsPass()(model)
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)  # one place where rewrites look for them
     return model
 
 

@@ -48,6 +48,7 @@ def save(model: ir.Model, path: Path, *, keep_external: bool = False) -> bool:
     if elsewhere and size <= EXTERNAL_DATA_THRESHOLD:
         path.write_bytes(ir.to_proto(model).SerializeToString())
         return True
+    ir.external_data.load_to_model(model)
     ir.save(model, str(path), external_data=f"{path.name}.data" if size > EXTERNAL_DATA_THRESHOLD else None)
     return False
 
