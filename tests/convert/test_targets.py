@@ -190,6 +190,7 @@ def test_batch_norm_is_folded(tmp_path: Path, target: str) -> None:
     assert any("1 batch normalizations folded" in note for note in report.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opset", range(11, 19))
 @pytest.mark.parametrize("target", TARGETS)
 def test_old_files_are_raised(tmp_path: Path, target: str, opset: int) -> None:
