@@ -22,8 +22,9 @@ Size = int | ir.Value
 class OpBuilder:
     """Records nodes of the default domain; every operator is a method.
 
-    Arguments that are no values become constants: Python integers (or lists of them) int64, floats of type `real`,
-    arrays what they are; None leaves an input out. Only operators that mean the same in opsets 16 to 25 may be used.
+    Arguments that are no values become constants: Python integers (or lists of them) int64, floats of type `real`, NumPy's
+    numbers and arrays what they are; None leaves an input out. Only operators that mean the same in opsets 16 to 25
+    may be used.
 
     Args:
         real: the type that positions and sums are computed in, FLOAT or DOUBLE.
@@ -59,7 +60,12 @@ class OpBuilder:
         if item is None or isinstance(item, ir.Value):
             return item
         array = np.asarray(item)
-        array = array if isinstance(item, np.ndarray) else array.astype(np.int64 if array.dtype.kind in "iu" else self.real.numpy())
+        if not isinstance(item, np.ndarray | np.generic):
+            array = array.astype(np.int64 if array.dtype.kind in "iu" else self.real.numpy())
+        return self.constant(array)
+
+    def constant(self, array: np.ndarray) -> ir.Value:
+        """An array as a constant; equal ones are one."""
         key = (array.dtype.name, array.shape, array.tobytes())
         if key not in self._constants:
             self._constants[key] = self.Constant(value=ir.tensor(array))
@@ -81,6 +87,9 @@ class OpBuilder:
         for factor in [*unknown[1:], *([known] if known != 1 else [])]:
             result = self.Mul(result, factor)
         return result
+
+    def quotient(self, size: Size, divisor: int) -> Size:
+        return size // divisor if isinstance(size, int) else self.Div(size, divisor)
 
     def reshape(self, value: ir.Value, *sizes: Size) -> ir.Value:
         """Reshape to sizes that are all given: none has to be inferred, which tensors without elements do not allow."""

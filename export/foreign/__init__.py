@@ -11,9 +11,10 @@ import onnx_ir as ir
 
 from deploydcn.export import graph
 from deploydcn.export.builder import OpBuilder
-from deploydcn.export.foreign import convolutions
+from deploydcn.export.foreign import convolutions, others
 from deploydcn.export.foreign.node import ForeignNode, NoEquivalentError
 from deploydcn.onnx_schema import DOMAIN, VERSION
+from deploydcn.ops import OPS
 
 Importer = Callable[[OpBuilder, ForeignNode], ir.Value]
 
@@ -23,7 +24,13 @@ IMPORTERS: Mapping[str, Importer] = {
     "DCNv2": convolutions.modulated_deform_conv,
     "ModulatedDeformConv2d": convolutions.tensorrt_modulated_deform_conv,
     "Plugin": convolutions.plugin_dcnv2,
+    "TRTDCNv3": others.trt_dcnv3,
+    "MMCVMultiScaleDeformableAttention": others.mmcv_deform_attn,
+    "MultiscaleDeformableAttnPlugin_TRT": others.tensorrt_deform_attn,
+    "MMCVDeformRoIPool": others.mmcv_deform_roi_pool,
 }
+
+KNOWN = {op.spec.name for op in OPS}
 
 FAMILY = re.compile(r"deform|dcn", re.IGNORECASE)
 """Names that promise a deformable operator."""
@@ -65,9 +72,14 @@ def _import(model: ir.Model, node: ir.Node) -> Imported:
     op = OpBuilder(dtype)
     try:
         result = importer(op, ForeignNode(node))
+        (own,) = (inner for inner in op.nodes if inner.domain == DOMAIN)
+        if own.op_type not in KNOWN:
+            raise NoEquivalentError(f"this deploydcn has no {own.op_type}")
     except NoEquivalentError as error:
+        for inner in op.nodes:  # they would stay among the users of their inputs
+            for index in range(len(inner.inputs)):
+                inner.replace_input_with(index, None)
         return Imported(name, operator, reason=str(error), family=family)
-    (own,) = (inner for inner in op.nodes if inner.domain == DOMAIN)
     own.name = node.name
     graph.replace([node], op.nodes, [result])
     model.opset_imports[DOMAIN] = VERSION

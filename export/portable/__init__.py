@@ -12,9 +12,14 @@ import onnx_ir as ir
 from deploydcn.errors import ExportError
 from deploydcn.export import graph
 from deploydcn.export.builder import OpBuilder
+from deploydcn.export.portable.dcnv3 import dcnv3, dcnv4
 from deploydcn.export.portable.deform_conv2d import deform_conv2d
+from deploydcn.export.portable.deform_psroi_pool import deform_psroi_pool
+from deploydcn.export.portable.deform_roi_pool import deform_roi_pool
 from deploydcn.export.portable.grouped_conv2d import grouped_conv2d
+from deploydcn.export.portable.ms_deform_attn import ms_deform_attn
 from deploydcn.export.portable.node import SpecNode
+from deploydcn.export.portable.separable_conv2d import separable_conv2d
 from deploydcn.onnx_schema import DOMAIN
 from deploydcn.ops import OPS
 
@@ -23,6 +28,12 @@ Decomposition = Callable[[OpBuilder, SpecNode], list[ir.Value]]
 DECOMPOSITIONS: Mapping[str, Decomposition] = {
     "DeformConv2d": deform_conv2d,
     "GroupedConv2d": grouped_conv2d,
+    "SeparableConv2d": separable_conv2d,
+    "DCNv3": dcnv3,
+    "DCNv4": dcnv4,
+    "MSDeformAttn": ms_deform_attn,
+    "DeformRoIPool": deform_roi_pool,
+    "DeformPSRoIPool": deform_psroi_pool,
 }
 
 

@@ -46,6 +46,18 @@ class SpecNode:
             raise InvalidModel(f"{self.label}: input {name} has shape {shape}; wanted fixed sizes; store it in the file, or fix its shape")
         return tuple(size for size in shape if isinstance(size, int))
 
+    def known_size(self, name: str, axis: int) -> int:
+        """One size of an input that must be known when the graph is written.
+
+        Raises:
+            InvalidModel: it is not.
+        """
+        shape = self.inputs[name].shape
+        size = shape[axis] if shape is not None else None
+        if not isinstance(size, int):
+            raise InvalidModel(f"{self.label}: input {name} has shape {shape}; wanted a fixed size of axis {axis}; fix it in the model")
+        return size
+
 
 def attributes_of(node: ir.Node) -> dict[str, Any]:
     """A node's attributes as Python values; lists as tuples."""

@@ -31,17 +31,18 @@ class Coordinate:
     fraction: ir.Value
 
 
-def coordinate(op: OpBuilder, position: ir.Value) -> Coordinate:
-    """Split a position of type real."""
-    near = op.Less(op.Abs(position), float(FAR))  # false for NaN
-    position = op.Where(near, position, -float(FAR))
+def coordinate(op: OpBuilder, position: ir.Value, dtype: ir.DataType | None = None) -> Coordinate:
+    """Split a position of type `dtype`, real when None."""
+    far = (dtype or op.real).numpy().type(FAR)
+    near = op.Less(op.Abs(position), far)  # false for NaN
+    position = op.Where(near, position, -far)
     floor = op.Floor(position)
-    return Coordinate(op.Cast(floor, to=ir.DataType.INT64), op.Sub(position, floor))
+    return Coordinate(op.Cast(floor, to=ir.DataType.INT64), op.to_real(op.Sub(position, floor), dtype or op.real))
 
 
 def pixel_table(op: OpBuilder, pixels: ir.Value, rows: Size, channels: Size) -> ir.Value:
     """Pixels (whose last axis is `channels`) as rows, and a row of zeros behind them: (rows + 1, channels)."""
-    zeros = op.expand(op.value(0.0), 1, channels)  # type: ignore[arg-type]
+    zeros = op.expand(op.constant(np.zeros(1, op.real.numpy())), 1, channels)
     return op.Concat(op.reshape(pixels, rows, channels), zeros, axis=0)
 
 
