@@ -110,3 +110,84 @@ def grouped_conv2d(
         input, weight, bias, pair(stride, "stride"), four_sides(padding), pair(dilation, "dilation"), groups, activation
     )
     return output
+
+
+def deform_roi_pool(
+    input: Tensor,
+    rois: Tensor,
+    offset: Tensor | None = None,
+    *,
+    output_size: Pair,
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = 0,
+    gamma: float = 0.1,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Deformable RoI pooling in mmcv's continuous form (Dai et al. 2017); see OPERATORS.md for what is sampled where.
+
+    Args:
+        input: (N, C, H, W).
+        rois: (R, 5), (batch index, x1, y1, x2, y2) in units of 1/spatial_scale pixels of `input`; input's dtype or float32.
+        offset: (R, 2, pH, pW), (x, y) by which each bin moves, in units of gamma times its box' sides.
+        output_size: (pH, pW), or one number for both.
+        sampling_ratio: samples of a bin along each axis; 0: about one per pixel.
+        mask: (R, 1 or C, pH, pW), multiplies the output (the modulated form).
+
+    Returns:
+        (R, C, pH, pW).
+
+    Raises:
+        InvalidArgument: shapes, dtypes or options do not fit, or a box names no image of the batch.
+    """
+    input, mask = _autocast(input, mask)
+    rois, offset = _positions(input, rois, offset)
+    height, width = pair(output_size, "output_size")
+    output: Tensor = torch.ops.deploydcn.deform_roi_pool(input, rois, offset, height, width, spatial_scale, sampling_ratio, gamma)
+    return output if mask is None else output * mask
+
+
+def deform_psroi_pool(
+    input: Tensor,
+    rois: Tensor,
+    offset: Tensor | None = None,
+    *,
+    spatial_scale: float,
+    output_dim: int,
+    pooled_size: int,
+    group_size: int = 1,
+    part_size: int | None = None,
+    sample_per_part: int = 4,
+    trans_std: float = 0.0,
+    mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Deformable position-sensitive RoI pooling (Dai et al. 2017); see OPERATORS.md for what is sampled where.
+
+    Args:
+        input: (N, output_dim*group_size^2, H, W).
+        rois: (R, 5), (batch index, x1, y1, x2, y2) in units of 1/spatial_scale pixels of `input`; input's dtype or float32.
+        offset: (R, 2*classes, part_size, part_size), (x, y) by which bins move, in units of trans_std times their box' sides;
+            output channels are shared out among the classes.
+        part_size: pooled_size when None.
+        mask: (R, 1 or output_dim, pooled_size, pooled_size), multiplies the output (the modulated form).
+
+    Returns:
+        (output, count), each (R, output_dim, pooled_size, pooled_size); count is the number of samples averaged.
+
+    Raises:
+        InvalidArgument: shapes, dtypes or options do not fit, or a box names no image of the batch.
+    """
+    input, mask = _autocast(input, mask)
+    rois, offset = _positions(input, rois, offset)
+    classes = 1 if offset is None else offset.shape[1] // 2
+    parts = pooled_size if part_size is None else part_size
+    output, count = torch.ops.deploydcn.deform_psroi_pool(
+        input, rois, offset, spatial_scale, output_dim, group_size, pooled_size, parts, sample_per_part, trans_std, classes
+    )
+    return output if mask is None else output * mask, count
+
+
+def _positions(input: Tensor, rois: Tensor, offset: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Boxes and offsets in one type: the input's if both have it, else float32."""
+    same = rois.dtype == input.dtype and (offset is None or offset.dtype == input.dtype)
+    dtype = input.dtype if same else torch.float32
+    return rois.to(dtype), None if offset is None else offset.to(dtype)

@@ -8,20 +8,9 @@
 #include "gpu/direct_convolution.cuh"
 #include "gpu/gpu_op.h"
 #include "gpu/implicit_gemm.cuh"
+#include "gpu/launching.cuh"
 
 namespace deploydcn::gpu {
-
-inline void check(cudaError_t status, const char* what) {
-  if (status == cudaSuccess) return;
-  throw DeviceError(std::string(what) + ": " + cudaGetErrorString(status));
-}
-
-inline int device_attribute(cudaDeviceAttr attribute) {
-  int device = 0, value = 0;
-  check(cudaGetDevice(&device), "asking for the current GPU");
-  check(cudaDeviceGetAttribute(&value, attribute, device), "asking for a property of the GPU");
-  return value;
-}
 
 // Sizes as an op's spec bound them.
 struct ConvolutionSizes {
@@ -163,19 +152,6 @@ void launch_convolution(const ConvolutionArguments& a, const GpuOptions& options
   check(packing == Packing::kProduct ? launch_product<T, Sampling, kLayout>(a, options, stream)
                                      : launch_direct<T, Sampling, kLayout>(a, packing, stream),
         "launching the convolution");
-}
-
-// body(T()) for the C++ type of `dtype`.
-template <class Body>
-auto with_type(DType dtype, Body&& body) {
-  switch (dtype) {
-    case DType::kFloat32: return body(float());
-    case DType::kFloat16: return body(__half());
-    case DType::kBFloat16: return body(__nv_bfloat16());
-    case DType::kFloat64:
-    case DType::kInt64: break;
-  }
-  throw InternalError("the GPU has no float64 kernels");
 }
 
 // What an op says about one call: sizes and which input is what. Null views are absent.

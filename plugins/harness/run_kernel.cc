@@ -7,6 +7,8 @@
 #include "harness/harness_run.h"
 #include "harness/naive.h"
 #include "ops/deform_conv2d/deform_conv2d_cuda.h"
+#include "ops/deform_psroi_pool/deform_psroi_pool_cuda.h"
+#include "ops/deform_roi_pool/deform_roi_pool_cuda.h"
 #include "ops/grouped_conv2d/grouped_conv2d_cuda.h"
 // new-gpu-op: include above
 
@@ -16,6 +18,8 @@ namespace {
 const gpu::GpuOp* const kOps[] = {
     &deform_conv2d::kGpuOp,
     &grouped_conv2d::kGpuOp,
+    &deform_roi_pool::kGpuOp,
+    &deform_psroi_pool::kGpuOp,
     // new-gpu-op: insert above
 };
 const gpu::GpuOp* const kNaiveOps[] = {&kNaiveDeformConv2d, &kNaiveGroupedConv2d};

@@ -1,5 +1,7 @@
 #include "core/cpu_op.h"
 #include "ops/deform_conv2d/deform_conv2d_cpu.h"
+#include "ops/deform_psroi_pool/deform_psroi_pool_cpu.h"
+#include "ops/deform_roi_pool/deform_roi_pool_cpu.h"
 #include "ops/grouped_conv2d/grouped_conv2d_cpu.h"
 // new-op: include above
 #include "ort/providers.h"
@@ -11,6 +13,8 @@ namespace {
 const CpuOp* const kOps[] = {
     &deform_conv2d::kCpuOp,
     &grouped_conv2d::kCpuOp,
+    &deform_roi_pool::kCpuOp,
+    &deform_psroi_pool::kCpuOp,
     // new-op: insert above
 };
 

@@ -1,6 +1,8 @@
 // The GPU kernels on ONNX Runtime's CUDA execution provider: on the session's stream, in its memory, in linear layout.
 // float64 has no GPU kernels; the runtime runs such nodes on the CPU.
 #include "ops/deform_conv2d/deform_conv2d_cuda.h"
+#include "ops/deform_psroi_pool/deform_psroi_pool_cuda.h"
+#include "ops/deform_roi_pool/deform_roi_pool_cuda.h"
 #include "ops/grouped_conv2d/grouped_conv2d_cuda.h"
 // new-gpu-op: include above
 #include "ort/providers.h"
@@ -12,6 +14,8 @@ namespace {
 const gpu::GpuOp* const kOps[] = {
     &deform_conv2d::kGpuOp,
     &grouped_conv2d::kGpuOp,
+    &deform_roi_pool::kGpuOp,
+    &deform_psroi_pool::kGpuOp,
     // new-gpu-op: insert above
 };
 

@@ -1,5 +1,7 @@
 // What TensorRT finds in this library: the list of creators, and where to log.
 #include "ops/deform_conv2d/deform_conv2d_cuda.h"
+#include "ops/deform_psroi_pool/deform_psroi_pool_cuda.h"
+#include "ops/deform_roi_pool/deform_roi_pool_cuda.h"
 #include "ops/grouped_conv2d/grouped_conv2d_cuda.h"
 // new-gpu-op: include above
 #include "tensorrt/logger.h"
@@ -16,6 +18,8 @@ DEPLOYDCN_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& 
       {grouped_conv2d::kGpuOp, "GroupedConv2d", "deploydcn"},
       // The standard operator, which TensorRT-RTX does not have: PyTorch's own export builds unmodified.
       {deform_conv2d::kGpuOp, "DeformConv", ""},
+      {deform_roi_pool::kGpuOp, "DeformRoIPool", "deploydcn"},
+      {deform_psroi_pool::kGpuOp, "DeformPSRoIPool", "deploydcn"},
       // new-gpu-op: insert above
   };
   constexpr int32_t kCount = sizeof creators / sizeof creators[0];

@@ -34,6 +34,7 @@ BLOCKS = (
     (r"implicit_gemm<(Tf32|Fma)Multiply", 128, 2 * (64 + 64) * 36 * 4),
     (r"direct_", 128, 0),
     (r"pack_", 256, 0),
+    (r"deform_(ps)?roi_pool::", 256, 0),
 )
 
 # Threads and shared KiB of a multiprocessor (CUDA C++ Programming Guide, technical specifications).
@@ -96,7 +97,7 @@ def readable(mangled: list[str]) -> dict[str, str]:
     """Mangled name -> the kernel and its template arguments, without namespaces."""
     done = subprocess.run(["c++filt"], input="\n".join(mangled), capture_output=True, text=True, check=True)
     texts = done.stdout.splitlines()
-    short = [re.sub(r"^void |\(deploydcn::gpu::ConvolutionArguments\)$|deploydcn::gpu::|deploydcn::| (?=>)", "", text) for text in texts]
+    short = [re.sub(r"^void |\(deploydcn::\w+::\w+Arguments\)$|deploydcn::gpu::|deploydcn::| (?=>)", "", text) for text in texts]
     layouts = {"(Layout)0": "linear", "(Layout)1": "channels_last"}
     return {name: re.sub(r"\(Layout\)[01]", lambda m: layouts[m.group()], text) for name, text in zip(mangled, short, strict=True)}
 
