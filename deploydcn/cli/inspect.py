@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +37,8 @@ def command(
             console.print(f"target {plan.target}: cannot be converted: {plan.error}")
             continue
         console.print(f"target {plan.target}: can be converted")
-        for item in plan.mapping:
-            console.print(f"  {item.node}: {item.operator} -> {item.becomes or f'stays: {item.reason}'}")
+        changes = Counter((item.operator, item.becomes) for item in plan.mapping if item.becomes)
+        for (operator, becomes), count in changes.items():
+            console.print(f"  {count} {operator} -> {becomes}")
         for note in plan.notes:
             console.print(f"  {note}")

@@ -190,4 +190,4 @@ def test_command_line(tmp_path: Path) -> None:
     assert "is to be read and written" in done.stderr
     done = command("inspect", "in.onnx", "--target", "portable", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "layer: DeformConv -> core ONNX operators" in done.stdout
+    assert "1 DeformConv -> core ONNX operators" in done.stdout
