@@ -202,6 +202,11 @@ const gpu::GpuOp kGpuOp = {{&kSpec, {{}}, {{}}, create}};
 LISTS = (
     ("deploydcn/ops/__init__.py", "    # new-op: insert above", "    Op({snake}.SPEC, {snake}.reference, {snake}.CASES),\n"),
     ("deploydcn/nn/eager/__init__.py", "    # new-op: insert above", '    "{name}": lambda input, factor: input * factor,\n'),
+    (
+        "export/portable/__init__.py",
+        "    # new-op: insert above",
+        '    "{name}": lambda op, node: [op.Mul(op.to_real(node.inputs["X"]), float(node.attributes["factor"]))],\n',
+    ),
     ("plugins/ort/cpu_ops.cc", "// new-op: include above", '#include "ops/{snake}/{snake}_cpu.h"\n'),
     ("plugins/ort/cpu_ops.cc", "    // new-op: insert above", "    &{snake}::kCpuOp,\n"),
     ("plugins/ort/cuda_ops.cc", "// new-gpu-op: include above", '#include "ops/{snake}/{snake}_cuda.h"\n'),

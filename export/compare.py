@@ -11,7 +11,6 @@ import numpy as np
 from deploydcn.errors import ExportError, InvalidArgument, InvalidModel, RuntimeFailure, UserError
 from deploydcn.export.report import ShapeCheck
 from deploydcn.parity import compare, default_tolerance, random_inputs
-from deploydcn.parity.verify import PRECISION
 from deploydcn.runners import Runner, TensorInfo, load
 
 GUESSES = ((2, 64), (2, 96), (1, 32), (1, 224), (1, 256), (1, 640), (1, 17))
@@ -19,9 +18,11 @@ GUESSES = ((2, 64), (2, 96), (1, 32), (1, 224), (1, 256), (1, 640), (1, 17))
 
 
 def compare_with_source(
-    source: Path, result: Path, shapes: Mapping[str, Sequence[int]] | None
+    source: Path, result: Path, shapes: Mapping[str, Sequence[int]] | None, precision: str
 ) -> tuple[str, tuple[ShapeCheck, ...], list[str]]:
     """What the file was compared with, the comparisons, and notes on what could not be compared.
+
+    precision: the lowest one that the file computes in, which sets the tolerance.
 
     Raises:
         ExportError: the outputs differ, or the file does not run.
@@ -31,7 +32,8 @@ def compare_with_source(
         try:
             label, reference = _reference(source, Path(folder))
         except RuntimeFailure as error:
-            return "", (), [f"not compared: onnxruntime runs neither the source nor its nodes as deploydcn's operators ({error})"]
+            reason = str(error).replace(f"{folder}/", "")
+            return "", (), [f"not compared: onnxruntime runs neither the source nor its nodes as deploydcn's operators ({reason})"]
         checks = []
         problem = "no shape was tried"
         for inputs in _input_sets(reference.inputs, shapes):
@@ -43,7 +45,7 @@ def compare_with_source(
                 problem = str(error).strip().splitlines()[0][:300]
                 continue
             if any(array.size for array in wanted.values()):
-                checks.append(_check(result, inputs, wanted))
+                checks.append(_check(result, inputs, wanted, precision))
             if len(checks) == 2:
                 break
     notes = [] if checks else [f"not compared: the source does not run on random inputs ({problem}); give the shapes of its inputs"]
@@ -90,15 +92,14 @@ def _guessed(info: TensorInfo, first: int, other: int) -> tuple[int, ...]:
     return tuple(size if isinstance(size, int) else first if axis == 0 else other for axis, size in enumerate(info.shape))
 
 
-def _check(result: Path, inputs: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> ShapeCheck:
+def _check(result: Path, inputs: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray], precision: str) -> ShapeCheck:
     shapes = {name: array.shape for name, array in inputs.items()}
     try:
         got = load(result, "ort").run(inputs)
     except UserError as error:
         raise ExportError(f"the converted file does not run where its source does: {error}; check=False writes it anyway") from error
     outputs = tuple(compare(wanted, got))
-    dtypes = [array.dtype.name for array in (*wanted.values(), *inputs.values()) if array.dtype.name in PRECISION]
-    tolerance = default_tolerance(min(dtypes, key=lambda name: PRECISION[name], default="float32")).relative
+    tolerance = default_tolerance(precision).relative
     for output in outputs:
         if not output.passes(tolerance):
             what = output.mismatch or f"{output.worst_channel:.3g} of its scale (max abs {output.max_abs:.3g}), allowed {tolerance:.3g}"

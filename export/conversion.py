@@ -17,7 +17,7 @@ from deploydcn.export.api import DEFAULT_OPSET
 from deploydcn.export.compare import compare_with_source
 from deploydcn.export.convert import ConvertReport, NodeMapping
 from deploydcn.export.finish import IR_VERSION, check_model, deformable_operators, finish, tensor_info
-from deploydcn.export.foreign import Imported, import_foreign, is_foreign
+from deploydcn.export.foreign import Imported, import_foreign, is_foreign, paddle
 from deploydcn.export.graph import node_name
 from deploydcn.export.inspection import FoundNode
 from deploydcn.export.portable.node import SpecNode
@@ -27,6 +27,7 @@ from deploydcn.export.upgrade import ASIDE, upgrade
 from deploydcn.files import replace_on_success
 from deploydcn.onnx_schema import DOMAIN, register_schemas, unchecked_inference
 from deploydcn.ops import OPS
+from deploydcn.parity.verify import PRECISION
 
 SPECS = {op.spec.name: op.spec for op in OPS}
 
@@ -38,7 +39,7 @@ def run(source: Path, result: Path, target: str, *, check: bool, shapes: Mapping
         model, mapping, notes, source_opset = rewritten(source, target)
         graph.save(model, temporary)
         _check(model, temporary)
-        reference, checks, more = compare_with_source(source, temporary, shapes) if check else ("", (), [])
+        reference, checks, more = compare_with_source(source, temporary, shapes, _precision(model)) if check else ("", (), [])
         notes += more
     return ConvertReport(
         path=result,
@@ -72,6 +73,7 @@ def rewritten(source: Path, target: str) -> tuple[ir.Model, list[NodeMapping], l
         model, more = upgrade(model, DEFAULT_OPSET)
         notes += more
     infer(model)
+    notes += paddle.complete(model)
     from_standard(model)
     check_own_nodes(model)
     opset = model.opset_imports[""]
@@ -147,6 +149,13 @@ def check_own_nodes(model: ir.Model) -> None:
             read_node.spec.check_known(shapes, read_node.attributes)
         except InvalidArgument as error:
             raise InvalidModel(f"node {node_name(node)!r}: {error}") from error
+
+
+def _precision(model: ir.Model) -> str:
+    """The lowest precision that anything in the graph is kept in; float32 where there are no numbers."""
+    values = (*model.graph.inputs, *(value for node in model.graph.all_nodes() for value in (*node.inputs, *node.outputs)))
+    found = {value.dtype.numpy().name for value in values if value is not None and value.dtype not in (None, ir.DataType.UNDEFINED)}
+    return min(found & set(PRECISION), key=lambda name: PRECISION[name], default="float32")
 
 
 def _unchanged(node: ir.Node) -> Imported:

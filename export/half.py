@@ -11,13 +11,10 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedN
 
 from deploydcn.errors import InvalidArgument
 from deploydcn.export.half_rules import LARGEST, Rules, param_at, schema_of
-from deploydcn.export.standard import from_standard
+from deploydcn.export.standard import BFLOAT16_OPSET, from_standard
 from deploydcn.onnx_schema import register_schemas, unchecked_inference
 
 SUFFIX = {ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16", ir.DataType.FLOAT: "fp32"}
-
-BFLOAT16_OPSET = 22
-"""The first opset whose Conv takes bfloat16."""
 
 CHANGED_BEFORE_BFLOAT16 = {"GridSample": 20, "DFT": 20, "GroupNormalization": 21}
 """Operators that mean something else from this opset on; all others between 19 and 22 only took on types."""

@@ -9,6 +9,9 @@ from deploydcn.export.graph import nodes_of, replace
 from deploydcn.onnx_schema import DOMAIN, VERSION
 from deploydcn.ops import OPS
 
+BFLOAT16_OPSET = 22
+"""The first opset whose Conv and DeformConv take bfloat16."""
+
 
 def from_standard(model: ir.Model) -> list[str]:
     """DeformConv -> deploydcn::DeformConv2d."""
@@ -24,11 +27,13 @@ def from_standard(model: ir.Model) -> list[str]:
 
 def to_standard(model: ir.Model) -> list[str]:
     """deploydcn::DeformConv2d -> DeformConv and so on, with activations as nodes of their own and offsets in the data's type."""
-    notes = []
-    for op in OPS:
-        for node in nodes_of(model, op.spec.name, DOMAIN) if op.spec.standard_op else ():
-            notes += _lower(node, op.spec.standard_op)
-    return notes
+    narrow = model.opset_imports.get("", 0) < BFLOAT16_OPSET
+    return [
+        note
+        for op in OPS
+        for node in (nodes_of(model, op.spec.name, DOMAIN) if op.spec.standard_op else ())
+        for note in _lower(node, op.spec.standard_op, widen_bfloat16=narrow)
+    ]
 
 
 def activate(op: OpBuilder, value: ir.Value, activation: str) -> ir.Value:
@@ -40,20 +45,23 @@ def activate(op: OpBuilder, value: ir.Value, activation: str) -> ir.Value:
     return op.Mul(value, op.Sigmoid(value)) if activation == "silu" else value
 
 
-def _lower(node: ir.Node, op_type: str) -> list[str]:
-    notes = []
-    data = node.inputs[0]
-    dtype = (data.dtype if data is not None else None) or node.outputs[0].dtype or ir.DataType.FLOAT
-    op, inputs = OpBuilder(dtype), list(node.inputs)
-    if op_type == "DeformConv" and inputs[2] is not None and inputs[2].dtype not in (None, dtype):
+def _lower(node: ir.Node, op_type: str, *, widen_bfloat16: bool) -> list[str]:
+    notes, inputs = [], list(node.inputs)
+    dtype = next((value.dtype for value in (*inputs[:1], *node.outputs) if value is not None and value.dtype), ir.DataType.FLOAT)
+    op = OpBuilder(ir.DataType.FLOAT if dtype == ir.DataType.BFLOAT16 and widen_bfloat16 else dtype)
+    if op.real != dtype:
+        inputs = [value if value is None else op.to_real(value, dtype) for value in inputs]
+        notes.append(f"{node.name}: computed in float32: {op_type} takes bfloat16 from opset {BFLOAT16_OPSET} on")
+    elif op_type == "DeformConv" and inputs[2] is not None and inputs[2].dtype not in (None, dtype):
         notes.append(f"{node.name}: offsets cast from {inputs[2].dtype} to {dtype}: the standard DeformConv has one type for both")
         shape = inputs[2].shape
         inputs[2] = op.Cast(inputs[2], to=dtype)
         inputs[2].shape = shape
     attributes = {name: attr.value for name, attr in node.attributes.items() if name != "activation"}
     result = getattr(op, op_type)(*inputs, **attributes)
-    result.type, result.shape = node.outputs[0].type, node.outputs[0].shape
+    result.type, result.shape = ir.TensorType(op.real), node.outputs[0].shape
     op.nodes[-1].name = node.name
     activation = node.attributes["activation"].as_string() if "activation" in node.attributes else ""
-    replace([node], op.nodes, [activate(op, result, activation)])
+    result = activate(op, result, activation)
+    replace([node], op.nodes, [result if op.real == dtype else op.Cast(result, to=dtype)])
     return notes

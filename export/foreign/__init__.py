@@ -67,7 +67,7 @@ def _import(model: ir.Model, node: ir.Node) -> Imported:
     plugin = node.attributes["name"].value if node.op_type == "Plugin" and "name" in node.attributes else ""
     family = FAMILY.search(f"{node.op_type} {plugin}") is not None
     if importer is None:
-        return Imported(name, operator, reason="this exporter's operator is not known here", family=family)
+        return Imported(name, operator, reason="it is of neither ONNX nor deploydcn, and not known here", family=family)
     dtype = next((value.dtype for value in node.inputs if value is not None and value.dtype), ir.DataType.FLOAT)
     op = OpBuilder(dtype)
     try:

@@ -34,6 +34,7 @@ DECOMPOSITIONS: Mapping[str, Decomposition] = {
     "MSDeformAttn": ms_deform_attn,
     "DeformRoIPool": deform_roi_pool,
     "DeformPSRoIPool": deform_psroi_pool,
+    # new-op: insert above
 }
 
 

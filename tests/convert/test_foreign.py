@@ -191,3 +191,25 @@ def test_a_wrong_rank_is_named(tmp_path: Path) -> None:
     path = source(tmp_path / "in.onnx", KINDS["mmcv_v1"], weight=drawn(6, 4, 3))
     with pytest.raises(InvalidModel, match=r"node 'dcn'.*wanted 4 dimensions"):
         deploydcn.convert(path, tmp_path / "out.onnx", target="standard")
+
+
+# -------------------------------------------------------------------------------------------------------------- Paddle
+@pytest.mark.parametrize("target", TARGETS)
+def test_paddle_files_that_lack_their_offset_groups(tmp_path: Path, target: str) -> None:
+    """Paddle2ONNX writes the standard node, its pads in ONNX's order, a bias always, and no offset_group."""
+    inputs = {"X": drawn(2, 8, 9, 11), "offset": drawn(2, 24, 9, 12, scale=2.0), "mask": drawn(2, 12, 9, 12)}
+    layer = node("DeformConv", ["X", "W", "offset", "B", "mask"], ["y"], name="layer", pads=[1, 0, 1, 2], group=1)
+    weight, own = drawn(6, 8, 3, 2, scale=0.2), {"pads": (1, 0, 1, 2), "offset_group": 2}
+    shapes = {name: ("n", array.shape[1], f"{name}_h", f"{name}_w") for name, array in inputs.items()}
+    path = write(tmp_path / "in.onnx", [layer], shapes, ["y"], {"W": weight, "B": np.ones(6, np.float32)})
+    model = onnx.load(path)
+    with pytest.raises(InvalidModel, match="node 'layer': DeformConv2d input offset: dimension 1 is 24; wanted 12"):
+        deploydcn.convert(path, tmp_path / "out.onnx", target=target)
+    model.producer_name = "PaddlePaddle"
+    onnx.save(model, path)
+    report = deploydcn.convert(path, tmp_path / "out.onnx", target=target, check=False)
+    assert any("layer: offset_group 2 restored from the offset's 24 channels" in note for note in report.notes)
+    assert any("layer: its bias is all ones" in note for note in report.notes)
+    wanted = op_named("DeformConv2d").reference({**inputs, "W": weight, "B": np.ones(6)}, own)[0]
+    got = deploydcn.load(tmp_path / "out.onnx", "ort").run(inputs)["y"]
+    assert np.abs(got - wanted).max() <= TOLERANCE * np.abs(wanted).max()

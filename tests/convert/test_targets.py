@@ -129,6 +129,24 @@ def test_half_precision(tmp_path: Path, target: str, offset_type: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("opset", [20, 22])
+def test_bfloat16(tmp_path: Path, target: str, opset: int) -> None:
+    """DeformConv has no bfloat16 before opset 22; ONNX Runtime's CPU provider has none at all."""
+    casts = [node("Cast", [name], [f"{name}_half"], to=onnx.TensorProto.BFLOAT16) for name in ("x", "offset", "mask", "weight")]
+    layer = node(
+        "DeformConv2d", ["x_half", "weight_half", "offset_half", "", "mask_half"], ["h"], domain="deploydcn", name="dcn", pads=[1] * 4
+    )
+    back = node("Cast", ["h"], ["y"], to=onnx.TensorProto.FLOAT)
+    source = write(tmp_path / "in.onnx", [*casts, layer, back], SHAPES, ["y"], {"weight": WEIGHT}, opset=opset, domains=["deploydcn"])
+    native = target == "standard" and opset == 22
+    report = deploydcn.convert(source, tmp_path / "out.onnx", target=target, check=not native)
+    assert any("dcn: computed in float32" in note for note in report.notes) == (target == "standard" and opset == 20)
+    if not native:
+        first, second = (deploydcn.load(tmp_path / name, "ort").run(feeds())["y"] for name in ("in.onnx", "out.onnx"))
+        assert np.abs(first - second).max() <= 2**-7 * np.abs(first).max()  # one unit in the last of 8 bits
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_nodes_in_subgraphs(tmp_path: Path, target: str) -> None:
     """The branches of an If use tensors and constants of the outer graph."""
     window = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "groups": 1, "deform_groups": 1}
@@ -173,6 +191,18 @@ def test_external_data(tmp_path: Path, target: str) -> None:
     expected = wanted(inputs)
     got = deploydcn.load(tmp_path / "out.onnx", "ort").run(inputs)["y"]
     assert np.abs(got - expected).max() <= 5e-6 * np.abs(expected).max()
+
+
+def test_weights_too_large_for_one_file_go_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from deploydcn.export import graph
+
+    monkeypatch.setattr(graph, "EXTERNAL_DATA_THRESHOLD", 1000)
+    source = write(tmp_path / "in.onnx", [deform()], SHAPES, ["y"], {"weight": WEIGHT}, domains=["deploydcn"])
+    deploydcn.convert(source, tmp_path / "out.onnx", target="portable")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.onnx", "out.onnx", "out.onnx.data"]
+    inputs = feeds()
+    expected = wanted(inputs)
+    assert np.abs(run_plain(tmp_path / "out.onnx", inputs)[0] - expected).max() <= 5e-6 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("target", ["standard", "portable", "ort"])
