@@ -15,6 +15,7 @@ from deploydcn.engine.profiles import WORDS, Profile, resolve_profiles
 from deploydcn.engine.source import Fact, all_nodes, graph_inputs, infer_facts, read_model, skeleton
 from deploydcn.onnx_schema import DOMAIN, VERSION
 from deploydcn.runners import TensorInfo
+from deploydcn.spec import OpSpec
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -128,20 +129,28 @@ def _complete(node: ir.Node, *, tf32: bool) -> None:
     spec = OWN.get(node.op_type) or STANDARD[node.op_type]
     while node.inputs and node.inputs[-1] is None:
         node.resize_inputs(len(node.inputs) - 1)
-    weight = node.inputs[1]
     for attr in spec.attributes:
-        default: Any = attr.default
-        if attr.name == "kernel_shape" and weight is not None and weight.shape is not None and len(weight.shape) == 4:
-            default = [size for size in weight.shape[2:] if isinstance(size, int)]
-        if attr.name in node.attributes or default is None or default == []:
+        default: Any = _sizes_from_inputs(spec, node, attr.axes) if attr.default is None else attr.default
+        if attr.name in node.attributes or default is None:
             continue
         if attr.kind == "ints":
             node.attributes[attr.name] = ir.AttrInt64s(attr.name, list(default))
         elif attr.kind == "int":
             node.attributes[attr.name] = ir.AttrInt64(attr.name, default)
+        elif attr.kind == "float":
+            node.attributes[attr.name] = ir.AttrFloat32(attr.name, default)
         elif attr.kind == "string":
             node.attributes[attr.name] = ir.AttrString(attr.name, default)
     node.attributes["allow_tf32"] = ir.AttrInt64("allow_tf32", int(tf32))
+
+
+def _sizes_from_inputs(spec: OpSpec, node: ir.Node, axes: tuple[str, ...]) -> list[int] | None:
+    """What an attribute without a default is read from: the last sizes of an input, a convolution's weight. None where unknown."""
+    for tensor, value in zip(spec.inputs, node.inputs, strict=False):
+        if tensor.axes[-len(axes) :] == axes and value is not None and value.shape is not None and len(value.shape) == len(tensor.axes):
+            sizes = [size for size in value.shape[-len(axes) :] if isinstance(size, int)]
+            return sizes if len(sizes) == len(axes) else None
+    return None
 
 
 def _lost_offsets(bones: onnx.ModelProto, facts: Mapping[str, Fact]) -> list[str]:

@@ -39,6 +39,11 @@ def _autocast(input: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
     return tuple(None if tensor is None else tensor.to(dtype) for tensor in (input, *others))
 
 
+def _beside(input: Tensor, offset: Tensor) -> Tensor:
+    """Offsets in a type that the operators take beside this input: its own, or float32."""
+    return offset if offset.dtype == input.dtype else offset.float()
+
+
 def deform_conv2d(
     input: Tensor,
     weight: Tensor,
@@ -75,12 +80,10 @@ def deform_conv2d(
         InvalidArgument: shapes, dtypes or options do not fit.
     """
     input, weight, bias, mask = _autocast(input, weight, bias, mask)
-    if offset.dtype != input.dtype:
-        offset = offset.float()
     output: Tensor = torch.ops.deploydcn.deform_conv2d(
         input,
         weight,
-        offset,
+        _beside(input, offset),
         bias,
         mask,
         pair(stride, "stride"),
@@ -191,3 +194,50 @@ def _positions(input: Tensor, rois: Tensor, offset: Tensor | None) -> tuple[Tens
     same = rois.dtype == input.dtype and (offset is None or offset.dtype == input.dtype)
     dtype = input.dtype if same else torch.float32
     return rois.to(dtype), None if offset is None else offset.to(dtype)
+
+
+def dcnv3(
+    input: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    *,
+    kernel_size: Pair = 3,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    offset_scale: float = 1.0,
+    remove_center: bool = False,
+) -> Tensor:
+    """The core of InternImage's deformable convolution (Wang et al. 2023), channels last; OPERATORS.md has the formula.
+
+    Args:
+        input: (N, H, W, C).
+        offset: (N, oH, oW, 2*groups*P), pixels, (x, y) per tap; input's dtype or float32. P = kH*kW, one less with `remove_center`;
+            taps are numbered column by column.
+        mask: (N, oH, oW, groups*P); a softmax over the P taps of a group is the caller's.
+        kernel_size, stride, dilation: one number or (h, w).
+        padding: one number, (h, w) or (top, left, bottom, right).
+        offset_scale: stretches the window and its offsets about the centre.
+        remove_center: leave out tap (kH//2, kW//2).
+
+    Returns:
+        (N, oH, oW, C), oH = (H + top + bottom - dilation*(kH - 1) - 1) // stride + 1.
+
+    Raises:
+        InvalidArgument: shapes, dtypes or options do not fit.
+    """
+    input, mask = _autocast(input, mask)
+    output: Tensor = torch.ops.deploydcn.dcnv3(
+        input,
+        _beside(input, offset),
+        mask,
+        pair(kernel_size, "kernel_size"),
+        pair(stride, "stride"),
+        four_sides(padding),
+        pair(dilation, "dilation"),
+        groups,
+        offset_scale,
+        int(remove_center),
+    )
+    return output

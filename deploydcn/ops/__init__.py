@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from deploydcn.errors import InvalidArgument
-from deploydcn.ops import deform_conv2d, deform_psroi_pool, deform_roi_pool, grouped_conv2d
+from deploydcn.ops import dcnv3, deform_conv2d, deform_psroi_pool, deform_roi_pool, grouped_conv2d
 from deploydcn.ops.case import Case
 from deploydcn.spec import OpSpec
 
@@ -33,6 +33,7 @@ OPS: tuple[Op, ...] = (
     Op(grouped_conv2d.SPEC, grouped_conv2d.reference, grouped_conv2d.CASES),
     Op(deform_roi_pool.SPEC, deform_roi_pool.reference, deform_roi_pool.CASES),
     Op(deform_psroi_pool.SPEC, deform_psroi_pool.reference, deform_psroi_pool.CASES),
+    Op(dcnv3.SPEC, dcnv3.reference, dcnv3.CASES),
     # new-op: insert above
 )
 

@@ -9,6 +9,7 @@
 #include "gpu/gpu_op.h"
 #include "gpu/implicit_gemm.cuh"
 #include "gpu/launching.cuh"
+#include "gpu/limits.h"
 
 namespace deploydcn::gpu {
 
@@ -21,13 +22,6 @@ struct ConvolutionSizes {
 // The kernels index pixels and channels with 32 bits and elements with 64. Throws InvalidArgument beyond that.
 inline ConvolutionArguments with_sizes(const ConvolutionSizes& s) {
   constexpr int64_t kSide = int64_t{1} << 30;
-  const auto at_most = [](Checked value, int64_t limit, const char* what) {
-    if (value.value() > limit) {
-      throw InvalidArgument(std::string(what) + " is " + std::to_string(value.value()) +
-                            "; the GPU kernels take at most " + std::to_string(limit) + "; split the input");
-    }
-    return static_cast<int>(value.value());
-  };
   const auto side = [&](int64_t value, const char* what) { return at_most(value, kSide, what); };
   ConvolutionArguments a{};
   at_most(Checked(s.height) * s.width, kSide, "height * width of the input");

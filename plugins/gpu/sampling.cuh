@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/tensor_view.h"
+#include "gpu/bilinear.cuh"
 #include "gpu/numeric.cuh"
 
 namespace deploydcn::gpu {
@@ -18,13 +19,6 @@ struct OutputPixel {
         inside(index < a.batch * a.out_height * a.out_width) {}
 };
 
-// Input pixels to add up, as row * width + column; -1: nothing there.
-template <int kCount>
-struct Footprint {
-  int pixel[kCount];
-  float weight[kCount];
-};
-
 // A plain convolution reads one pixel per tap.
 template <class T>
 struct DenseSampling {
@@ -36,23 +30,6 @@ struct DenseSampling {
     const int x = at.column * a.stride_w - a.pad_left + tap % a.kernel_w * a.dilation_w;
     const bool inside = at.inside && y >= 0 && y < a.height && x >= 0 && x < a.width;
     return {{inside ? y * a.width + x : -1}, {1.f}};
-  }
-};
-
-// A coordinate as integer part and fraction. The offset is split before the integer base is added: base + offset in
-// float32 would lose 1.5e-5 of a pixel on an image of 900 pixels.
-struct Coordinate {
-  int index;       // floor
-  float fraction;  // in [0, 1]
-  bool inside;     // strictly between -1 and size
-
-  __device__ __forceinline__ Coordinate(float offset, int base, int size) {
-    const float floor = floorf(offset);
-    // No image is larger than 2^30 pixels, so an offset beyond that is outside; so are NaN and infinity.
-    const bool finite = fabsf(floor) < 1073741824.f;
-    index = (finite ? static_cast<int>(floor) : 0) + base;
-    fraction = offset - floor;
-    inside = finite && index < size && (index >= 0 || (index == -1 && fraction > 0.f));
   }
 };
 
@@ -76,15 +53,7 @@ struct DeformableSampling {
                        at.column * a.stride_w - a.pad_left + tap % a.kernel_w * a.dilation_w, a.width);
     if (!y.inside || !x.inside) return footprint;
     const float mask = a.mask ? to_float(__ldg(static_cast<const T*>(a.mask) + channel * plane + pixel)) : 1.f;
-#pragma unroll
-    for (int corner = 0; corner < 4; ++corner) {
-      const int below = corner >> 1, right = corner & 1;
-      const int row = y.index + below, column = x.index + right;
-      const bool exists = row >= 0 && row < a.height && column >= 0 && column < a.width;
-      footprint.pixel[corner] = exists ? row * a.width + column : -1;
-      footprint.weight[corner] =
-          (below ? y.fraction : 1.f - y.fraction) * (right ? x.fraction : 1.f - x.fraction) * mask;
-    }
+    set_corners(footprint, y, x, a.height, a.width, mask);
     return footprint;
   }
 

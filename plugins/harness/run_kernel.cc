@@ -6,6 +6,7 @@
 #include "harness/harness.h"
 #include "harness/harness_run.h"
 #include "harness/naive.h"
+#include "ops/dcnv3/dcnv3_cuda.h"
 #include "ops/deform_conv2d/deform_conv2d_cuda.h"
 #include "ops/deform_psroi_pool/deform_psroi_pool_cuda.h"
 #include "ops/deform_roi_pool/deform_roi_pool_cuda.h"
@@ -20,6 +21,7 @@ const gpu::GpuOp* const kOps[] = {
     &grouped_conv2d::kGpuOp,
     &deform_roi_pool::kGpuOp,
     &deform_psroi_pool::kGpuOp,
+    &dcnv3::kGpuOp,
     // new-gpu-op: insert above
 };
 const gpu::GpuOp* const kNaiveOps[] = {&kNaiveDeformConv2d, &kNaiveGroupedConv2d};

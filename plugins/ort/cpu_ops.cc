@@ -1,4 +1,5 @@
 #include "core/cpu_op.h"
+#include "ops/dcnv3/dcnv3_cpu.h"
 #include "ops/deform_conv2d/deform_conv2d_cpu.h"
 #include "ops/deform_psroi_pool/deform_psroi_pool_cpu.h"
 #include "ops/deform_roi_pool/deform_roi_pool_cpu.h"
@@ -15,6 +16,7 @@ const CpuOp* const kOps[] = {
     &grouped_conv2d::kCpuOp,
     &deform_roi_pool::kCpuOp,
     &deform_psroi_pool::kCpuOp,
+    &dcnv3::kCpuOp,
     // new-op: insert above
 };
 

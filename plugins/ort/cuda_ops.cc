@@ -1,5 +1,6 @@
 // The GPU kernels on ONNX Runtime's CUDA execution provider: on the session's stream, in its memory, in linear layout.
 // float64 has no GPU kernels; the runtime runs such nodes on the CPU.
+#include "ops/dcnv3/dcnv3_cuda.h"
 #include "ops/deform_conv2d/deform_conv2d_cuda.h"
 #include "ops/deform_psroi_pool/deform_psroi_pool_cuda.h"
 #include "ops/deform_roi_pool/deform_roi_pool_cuda.h"
@@ -16,6 +17,7 @@ const gpu::GpuOp* const kOps[] = {
     &grouped_conv2d::kGpuOp,
     &deform_roi_pool::kGpuOp,
     &deform_psroi_pool::kGpuOp,
+    &dcnv3::kGpuOp,
     // new-gpu-op: insert above
 };
 

@@ -1,4 +1,5 @@
 // What TensorRT finds in this library: the list of creators, and where to log.
+#include "ops/dcnv3/dcnv3_cuda.h"
 #include "ops/deform_conv2d/deform_conv2d_cuda.h"
 #include "ops/deform_psroi_pool/deform_psroi_pool_cuda.h"
 #include "ops/deform_roi_pool/deform_roi_pool_cuda.h"
@@ -20,6 +21,7 @@ DEPLOYDCN_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& 
       {deform_conv2d::kGpuOp, "DeformConv", ""},
       {deform_roi_pool::kGpuOp, "DeformRoIPool", "deploydcn"},
       {deform_psroi_pool::kGpuOp, "DeformPSRoIPool", "deploydcn"},
+      {dcnv3::kGpuOp, "DCNv3", "deploydcn"},
       // new-gpu-op: insert above
   };
   constexpr int32_t kCount = sizeof creators / sizeof creators[0];

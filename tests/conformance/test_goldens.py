@@ -47,6 +47,7 @@ def test_all_goldens_are_here() -> None:
     families = [path.stem.partition("__")[0] for path in GOLDENS]
     assert {family: families.count(family) for family in families} == {
         "deform_conv2d": 30,
+        "dcnv3": 26,
         "mmcv_deform_roi_pool": 17,
         "deform_psroi_pool": 14,
         "mmcv_roi_modules": 2,

@@ -27,13 +27,14 @@ TABLE = Path(__file__).with_name("kernels.csv")
 # Prefixes of the SASS instructions that a regression would lose, as columns of the table.
 COUNTED = {"hmma": ("HMMA",), "load16": ("LDG.E.128",), "async_copy": ("LDGSTS",), "matrix_load": ("LDSM",)}
 
-# (threads, dynamic shared bytes) of a block, by kernel name: plugins/gpu/multiply.cuh, direct_convolution.cuh.
+# (threads, dynamic shared bytes) of a block, by kernel name: plugins/gpu/multiply.cuh, direct_convolution.cuh, deformable_attention.cuh.
 BLOCKS = (
     (r"implicit_gemm<TensorCoreMultiply<\w+, 128>", 256, 2 * (64 + 128) * 72 * 2),
     (r"implicit_gemm<TensorCoreMultiply<\w+, 64>", 128, 2 * (64 + 64) * 72 * 2),
     (r"implicit_gemm<(Tf32|Fma)Multiply", 128, 2 * (64 + 64) * 36 * 4),
     (r"direct_", 128, 0),
     (r"pack_", 256, 0),
+    (r"deformable_attention", 128, 0),
     (r"deform_(ps)?roi_pool::", 256, 0),
 )
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from deploydcn.nn.eager import convolutions, roi_pooling
+from deploydcn.nn.eager import attention, convolutions, roi_pooling
 
 IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "DeformConv2d": convolutions.deform_conv2d,
     "GroupedConv2d": convolutions.grouped_conv2d,
     "DeformRoIPool": roi_pooling.deform_roi_pool,
     "DeformPSRoIPool": roi_pooling.deform_psroi_pool,
+    "DCNv3": attention.dcnv3,
     # new-op: insert above
 }
 """By operator name; each returns a tensor, or a tuple of as many as the operator has outputs."""

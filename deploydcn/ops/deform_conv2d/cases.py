@@ -5,25 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from deploydcn.ops.case import Case, Fill
 from deploydcn.ops.deform_conv2d.spec import SPEC
-
-
-def spread(scale: float) -> Fill:
-    """Normal offsets of a given standard deviation, in pixels: fractional almost everywhere."""
-    return lambda rng, shape: rng.standard_normal(shape) * scale
-
-
-def choice(*values: float) -> Fill:
-    """Offsets drawn from a few exact values."""
-    return lambda rng, shape: rng.choice(np.array(values), shape)
-
-
-def half_mask(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Modulation in (0, 1), as after a sigmoid."""
-    return rng.uniform(0.0, 1.0, shape)
+from deploydcn.ops.fills import BORDER_STEPS, choice, half_mask, spread
 
 
 def _case(
@@ -54,9 +38,6 @@ def _case(
     }
     return Case(name, shapes, attributes, {"offset": offset or spread(2.0), "mask": mask_fill}, why)
 
-
-# Offsets that land on the borders of a 5x4 image whatever the tap: every multiple of a half from far outside to far outside.
-BORDER_STEPS = tuple(step / 2 for step in range(-16, 17))
 
 CASES: tuple[Case, ...] = (
     _case("v2_bias"),

@@ -1,6 +1,7 @@
-// The inner loops of tiled convolution, compiled once per instruction set and chosen at run time.
+// The inner loops of tiled convolution and of deformable attention, compiled once per instruction set and chosen at run
+// time.
 //
-// Names used throughout:
+// Names used throughout convolution:
 //   blocked image  one channel block of an image, [H + 2][W + 2][CB], with a border of zeros one pixel wide. A bilinear
 //                  sample then needs one pixel index and no bounds test: its four corners lie at index + {0, 1, W + 2,
 //                  W + 3}.
@@ -30,6 +31,21 @@ struct TapGeometry {
   const int32_t* base_x;
   int32_t tap_y, tap_x;  // i * dilation_h, j * dilation_w
   int32_t height, width;
+};
+
+// What the points of one query have in common with those of every other: [point], padded to whole vectors with points
+// of height 0. Positions are double for every F: products with a level's size need more than 24 bits.
+struct PointTable {
+  const double *scale_y, *scale_x, *shift_y, *shift_x;  // position = given * scale + shift + the query's base
+  const double *start, *height, *width;                 // of the point's level, in pixels of the value
+};
+
+// Where the points of one query lie: [corner][stride], corners (0,0) (0,1) (1,0) (1,1).
+template <class F>
+struct Corners {
+  int32_t* pixel;  // of the value; -1: nothing there
+  F* weight;
+  int64_t stride;  // points of a query, rounded up to whole vectors
 };
 
 template <class F>
@@ -70,6 +86,14 @@ struct TileKernels {
   // channels. bias holds a multiple of `lanes` values. The tile holds a multiple of `lanes` pixels.
   void (*finish)(const F* tile, int64_t ld, int64_t pixels, int channels, const F* bias, Activation activation, F* out,
                  int64_t plane_stride);
+
+  // Corners of all points of a query. positions: [point] (x, y); weights: [point]; both hold `corners.stride` points.
+  void (*locate_points)(const PointTable& table, double base_y, double base_x, const F* positions, const F* weights,
+                        Corners<F>& corners);
+  // out[channel] = sum over points [first, first + count) and corners of weight * value[pixel * pixel_stride +
+  // channel]. `zeros` is read, as many channels, where there is no pixel.
+  void (*sum_points)(const F* value, int64_t pixel_stride, const F* zeros, const Corners<F>& corners, int64_t first,
+                     int64_t count, int64_t channels, F* out);
 };
 
 // The best kernels this processor runs, or those named by DEPLOYDCN_CPU_ISA (baseline, avx2, avx512).

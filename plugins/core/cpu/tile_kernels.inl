@@ -406,6 +406,14 @@ void finish(const F* tile, int64_t ld, int64_t pixels, int channels, const F* bi
   }
 }
 
+}  // namespace
+}  // namespace deploydcn::cpu
+
+#include "core/cpu/point_kernels.inl"
+
+namespace deploydcn::cpu {
+namespace {
+
 #define DEPLOYDCN_STRING_(x) #x
 #define DEPLOYDCN_STRING(x) DEPLOYDCN_STRING_(x)
 template <class F>
@@ -422,6 +430,8 @@ constexpr TileKernels<F> kTable = {
     depthwise<F, Bilinear>,
     depthwise<F, Exact>,
     finish<F>,
+    locate_points<F>,
+    sum_points<F>,
 };
 
 }  // namespace

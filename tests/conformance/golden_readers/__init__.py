@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.conformance.golden_readers import convolutions, rois
+from tests.conformance.golden_readers import attention, convolutions, rois
 from tests.conformance.golden_readers.golden import Reader
 
-READERS: dict[str, Reader] = {**convolutions.READERS, **rois.READERS}
+READERS: dict[str, Reader] = {**convolutions.READERS, **attention.READERS, **rois.READERS}

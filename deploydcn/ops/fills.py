@@ -1,0 +1,33 @@
+"""How conformance rows fill inputs that are not plain standard normal."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from deploydcn.ops.case import Fill
+
+
+def spread(scale: float) -> Fill:
+    """Normal offsets of a given standard deviation, in pixels: fractional almost everywhere."""
+    return lambda rng, shape: rng.standard_normal(shape) * scale
+
+
+def choice(*values: float) -> Fill:
+    """Offsets drawn from a few exact values."""
+    return lambda rng, shape: rng.choice(np.array(values), shape)
+
+
+def half_mask(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Modulation in (0, 1), as after a sigmoid."""
+    return rng.uniform(0.0, 1.0, shape)
+
+
+def nan_pixel(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """A channels-last image with one NaN in each."""
+    image = rng.standard_normal(shape)
+    image[:, shape[1] // 2, shape[2] // 2] = np.nan
+    return image
+
+
+# Offsets that land on the borders of a small image whatever the tap: every multiple of a half from far outside to far outside.
+BORDER_STEPS = tuple(step / 2 for step in range(-16, 17))
