@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx_ir as ir
@@ -32,14 +33,16 @@ from deploydcn.parity.verify import PRECISION
 SPECS = {op.spec.name: op.spec for op in OPS}
 
 
-def run(source: Path, result: Path, target: str, *, check: bool, shapes: Mapping[str, Sequence[int]] | None) -> ConvertReport:
+def run(
+    source: Path, result: Path, target: str, *, check: bool, inputs: Mapping[str, Any] | None, shapes: Mapping[str, Sequence[int]] | None
+) -> ConvertReport:
     """See `deploydcn.convert`."""
     start = time.perf_counter()
     with replace_on_success(result) as temporary:
         model, mapping, notes, source_opset = rewritten(source, target)
         graph.save(model, temporary)
         _check(model, temporary)
-        reference, checks, more = compare_with_source(source, temporary, shapes, _precision(model)) if check else ("", (), [])
+        reference, checks, more = compare_with_source(source, temporary, inputs, shapes, _precision(model)) if check else ("", (), [])
         notes += more
     return ConvertReport(
         path=result,

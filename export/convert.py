@@ -92,6 +92,7 @@ def convert(
     *,
     target: str,
     check: bool = True,
+    inputs: Mapping[str, Any] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> ConvertReport:
     """Convert an ONNX file for a target.
@@ -106,15 +107,16 @@ def convert(
         src: the file to read.
         dst: the file to write; another one. Models beyond 2 GB get their weights in `<dst>.data`.
         target: "ort", "standard", "portable" or "tensorrt"; see `deploydcn.export.TARGETS`.
-        check: compare the outputs of source and result on random inputs. Where the source does not run in ONNX Runtime, its nodes as
+        check: compare the outputs of source and result. Where the source does not run in ONNX Runtime, its nodes as
             deploydcn's operators are the reference; the report says so.
-        shapes: of dynamic inputs, by name, for that comparison; sensible ones are tried when None.
+        inputs: arrays by name for that comparison; random ones at two sizes when None.
+        shapes: of dynamic inputs, by name, for random inputs; sensible ones are tried when None.
 
     Returns:
         What was written, what became of each node, and how close the results are.
 
     Raises:
-        InvalidArgument: an unknown target, `dst` is `src`, or shapes that do not fit.
+        InvalidArgument: an unknown target, `dst` is `src`, or inputs or shapes that do not fit.
         InvalidModel: `src` cannot be read, is not valid ONNX, or one of its nodes is malformed.
         ExportError: a deformable node has no exact equivalent for the target, the opset cannot be raised, or results differ: no file
             is written.
@@ -135,4 +137,4 @@ def convert(
         lazy_import("onnxruntime", extra="cpu")
     from deploydcn.export.conversion import run
 
-    return run(source, result, target, check=check, shapes=shapes)
+    return run(source, result, target, check=check, inputs=inputs, shapes=shapes)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from deploydcn.cli.options import Json, Shapes, console, parse_shapes, print_json, table
+from deploydcn.cli.options import InputFile, Json, Shapes, console, parse_shapes, print_json, read_npz, table
 from deploydcn.export import TARGETS, convert
 
 
@@ -17,11 +17,13 @@ def command(
     output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")],
     target: Annotated[str, typer.Option(help="; ".join(f"{name}: {target.doc}" for name, target in TARGETS.items()))],
     check: Annotated[bool, typer.Option(help="Compare the outputs of both files in ONNX Runtime before the new one is written.")] = True,
+    input_file: InputFile = None,
     shape: Shapes = None,
     as_json: Json = False,
 ) -> None:
     with console.status(f"converting {model}", spinner="dots") if not as_json else contextlib.nullcontext():
-        report = convert(model, output, target=target, check=check, shapes=parse_shapes(shape) or None)
+        inputs = read_npz(input_file) if input_file is not None else None
+        report = convert(model, output, target=target, check=check, inputs=inputs, shapes=parse_shapes(shape) or None)
     if as_json:
         print_json(report.to_json())
         return

@@ -82,7 +82,7 @@ def test_arguments(tmp_path: Path) -> None:
     path = good(tmp_path / "in.onnx")
     assert "target is 'gpu'; wanted one of ort, standard, portable, tensorrt" in refused(path, "gpu")
     assert "no input named 'z'" in refused(path, shapes={"z": (1, 2)})
-    assert "the source does not run at these shapes" in refused(path, shapes={"x": (1, 8, 9, 9), "offset": (1, 18, 4, 4)})
+    assert "the source does not run on the given inputs or shapes" in refused(path, shapes={"x": (1, 8, 9, 9), "offset": (1, 18, 4, 4)})
     with pytest.raises(InvalidArgument, match=r"folder .* does not exist"):
         deploydcn.convert(path, tmp_path / "none" / "out.onnx", target="ort")
 
@@ -128,8 +128,23 @@ def test_a_source_that_cannot_be_compared_says_why(tmp_path: Path) -> None:
     path = write(tmp_path / "in.onnx", [layer], {"x": ("n", "m")}, ["y"], {"shape": np.array([7, 11, 13])})
     report = deploydcn.convert(path, tmp_path / "out.onnx", target="ort")
     assert report.checks == ()
-    assert any("not compared: the source does not run on random inputs" in note and "give the shapes" in note for note in report.notes)
+    assert any("not compared: random inputs do not tell" in note and "give inputs, or their shapes" in note for note in report.notes)
     assert deploydcn.convert(path, tmp_path / "out.onnx", target="ort", shapes={"x": (77, 13)}).checks
+    assert deploydcn.convert(path, tmp_path / "out.onnx", target="ort", inputs={"x": drawn(143, 7)}).checks
+
+
+def test_constant_outputs_prove_nothing(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "in.onnx",
+        [node("Clip", ["x", "low", "high"], ["y"])],
+        {"x": ("n", 3)},
+        ["y"],
+        {"low": np.float32(90), "high": np.float32(99)},
+    )
+    report = deploydcn.convert(path, tmp_path / "out.onnx", target="ort")
+    assert report.checks == ()
+    assert any("every output is constant" in note for note in report.notes)
+    assert deploydcn.convert(path, tmp_path / "out.onnx", target="ort", inputs={"x": drawn(4, 3, scale=90)}).checks
 
 
 # -------------------------------------------------------------------------------------------------------------- inspect
