@@ -2,7 +2,17 @@
 
 from deploydcn.engine import EngineReport, build_engine
 from deploydcn.errors import DeployDcnError, ExportError, InvalidArgument, InvalidModel, MissingDependency, RuntimeFailure, UserError
-from deploydcn.export import ConvertReport, ExportReport, InspectReport, PrecisionReport, convert, convert_precision, export_onnx, inspect
+from deploydcn.export import (
+    ConvertReport,
+    ExportReport,
+    InspectReport,
+    PrecisionReport,
+    convert,
+    convert_precision,
+    export_onnx,
+    inspect,
+    register_frontend,
+)
 from deploydcn.libraries import ort_library_path, plugin_library_path, register_ort_ops
 from deploydcn.parity import ParityReport, verify
 from deploydcn.runners import Runner, TensorInfo, load
@@ -31,6 +41,7 @@ __all__ = [
     "load",
     "ort_library_path",
     "plugin_library_path",
+    "register_frontend",
     "register_ort_ops",
     "verify",
 ]

@@ -18,10 +18,11 @@ import torch
 from torch.utils import _pytree as pytree
 
 from deploydcn.errors import ExportError, InternalError, InvalidArgument
-from deploydcn.export import frontends, graph
+from deploydcn.export import graph
 from deploydcn.export.check import check_file
 from deploydcn.export.dynamic import DynamicShapes, grown, parse_dynamic_shapes
 from deploydcn.export.finish import IR_VERSION, check_model, deformable_operators, finish, tensor_info
+from deploydcn.export.frontends.substitution import Substitution
 from deploydcn.export.report import ExportReport
 from deploydcn.export.targets import TARGETS
 from deploydcn.export.translation import explain_capture_failure, explain_translation_failure, lower_to_onnx_ops
@@ -58,9 +59,11 @@ class Export:
         register_schemas()
         if self.module.training:
             self.notes.append("exported in eval mode; the model itself stays in training mode")
-        with deployed(self.module), replace_on_success(path) as temporary:
-            outputs = self._call_reference()
-            model = self._translate(self._capture())
+        with deployed(self.module), replace_on_success(path) as temporary, contextlib.ExitStack() as stack:
+            substitution = Substitution(self.module)
+            outputs = self._call_reference(substitution, stack)
+            self.notes += substitution.prove()
+            model = self._translate(self._capture(substitution))
             self._name(model, outputs)
             self.notes += TARGETS[self.target].rewrite(model)
             graph.name_nodes_by_module(model)
@@ -83,15 +86,14 @@ class Export:
             tuple(self.notes),
         )
 
-    def _call_reference(self) -> list[str]:
-        """Names of the model's outputs, which must all be tensors or None."""
-        tensors = {name: tensor.clone() for name, tensor in self.reference.signature.tensors().items()}
-        args, kwargs = self.reference.signature.call_arguments(tensors)
-        with torch.no_grad():
-            try:
-                result = self.module(*args, **kwargs)
-            except Exception as error:
-                raise ExportError(f"the model itself fails on the example: {type(error).__name__}: {error}") from error
+    def _call_reference(self, substitution: Substitution, stack: contextlib.ExitStack) -> list[str]:
+        """Names of the model's outputs, which must all be tensors or None. Where the model runs only with replacements for compiled
+        kernels, these enter `stack`: that is then the reference."""
+        try:
+            with substitution.recording():
+                result = self._call()
+        except Exception as error:
+            result = self._call_without_kernels(substitution, stack, error)
         names = list(name_outputs(result))
         for path, leaf in pytree.tree_flatten_with_path(result)[0]:
             if leaf is not None and not isinstance(leaf, torch.Tensor):
@@ -99,14 +101,37 @@ class Export:
                 raise ExportError(f"output {where} is a {type(leaf).__name__}; a file returns tensors only; leave it out or make it one")
         return names
 
-    def _capture(self) -> torch.export.ExportedProgram:
+    def _call_without_kernels(self, substitution: Substitution, stack: contextlib.ExitStack, error: Exception) -> Any:
+        """Perhaps a compiled kernel is missing here: with replacements for kernels, then for modules too."""
+        reason = f"{type(error).__name__}: {error}"
+        for replace in (substitution.without_kernels, substitution.without_originals):
+            try:
+                with replace() as root:
+                    self.module = self.reference.model = root or self.module
+                    result = self._call()
+            except Exception:  # then the first error is the one to report
+                continue
+            stack.enter_context(replace())
+            self.notes.append(
+                f"the model itself does not run on this machine ({reason}): what follows is checked against the model with replacements"
+            )
+            return result
+        raise ExportError(f"the model itself fails on the example: {reason}") from error
+
+    def _call(self) -> Any:
+        tensors = {name: tensor.clone() for name, tensor in self.reference.signature.tensors().items()}
+        args, kwargs = self.reference.signature.call_arguments(tensors)
+        with torch.no_grad():
+            return self.module(*args, **kwargs)
+
+    def _capture(self, substitution: Substitution) -> torch.export.ExportedProgram:
         tensors = self.reference.signature.tensors()
         example = grown(tensors, self.dynamic.axes)
         args, kwargs = self.reference.signature.call_arguments(example)
         shapes = _as_torch_wants(self.dynamic, self.module)
         try:
-            with torch.no_grad(), frontends.traceable(), _quiet():
-                program = torch.export.export(self.module, args, kwargs, dynamic_shapes=shapes, strict=False)
+            with torch.no_grad(), substitution.installed() as module, _quiet():
+                program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as error:
             raise explain_capture_failure(error, self.module) from error
         return program

@@ -1,0 +1,86 @@
+"""Finding by name: loaded Function subclasses, loaded functions, and the classes that modules get their forward from."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def matches(pattern: str, qualified_name: str) -> bool:
+    """'*.Name' or the whole name."""
+    prefix, _, name = pattern.rpartition(".")
+    return pattern == qualified_name or (prefix == "*" and qualified_name.rpartition(".")[2] == name)
+
+
+def qualified_name(thing: Any) -> str:
+    """Of a class or function."""
+    return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', '')}"
+
+
+def defining_class(module: nn.Module) -> type | None:
+    """The class a module gets its forward from; None where the instance has a forward of its own."""
+    if "forward" in vars(module):
+        return None
+    return next((kind for kind in type(module).__mro__ if "forward" in vars(kind)), None)
+
+
+def function_classes() -> Iterator[Any]:
+    """Every loaded subclass of torch.autograd.Function that defines forward."""
+    remaining: list[Any] = [torch.autograd.Function]
+    seen = set()
+    while remaining:
+        for kind in remaining.pop().__subclasses__():
+            if kind not in seen:
+                seen.add(kind)
+                remaining.append(kind)
+                if isinstance(vars(kind).get("forward"), staticmethod):
+                    yield kind
+
+
+def takes_context(kind: Any) -> bool:
+    """Whether forward's first parameter is ctx: not where a Function has setup_context."""
+    return bool(kind.setup_context is torch.autograd.Function.setup_context)
+
+
+def holders(pattern: str, root: nn.Module) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
+    """(namespace, name, function) for every place a matching Python function can be called from."""
+    name = pattern.rpartition(".")[2]
+    for namespace in [*sys.modules.values()]:
+        value = getattr(namespace, "__dict__", {}).get(name)
+        if inspect.isfunction(value) and matches(pattern, qualified_name(value)):
+            yield namespace, name, value
+    for module in root.modules():
+        for attribute, value in vars(module).items():
+            if inspect.isfunction(value) and matches(pattern, qualified_name(value)):
+                yield module, attribute, value
+
+
+def parameter_names(function: Callable[..., Any], *, skip_first: bool = False) -> list[str]:
+    """Names of the parameters, decorators seen through."""
+    return list(inspect.signature(function).parameters)[1 if skip_first else 0 :]
+
+
+def same_parameters(theirs: list[str], ours: Callable[..., Any]) -> bool:
+    """Whether `ours` takes these names in this order; what it takes beyond has defaults."""
+    parameters = list(inspect.signature(ours).parameters.values())
+    rest = parameters[len(theirs) :]
+    return theirs == [parameter.name for parameter in parameters[: len(theirs)]] and all(item.default is not item.empty for item in rest)
+
+
+def adapter(forward: Callable[..., Any], ours: Callable[..., Any], *, skip_first: bool) -> Callable[..., Any]:
+    """`ours`, called as `forward` is, without its first parameter where that is ctx; defaults are those of `forward`."""
+    signature = inspect.signature(forward)
+    parameters = list(signature.parameters.values())[1 if skip_first else 0 :]
+    signature = signature.replace(parameters=parameters)
+
+    def replacement(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return ours(**bound.arguments)
+
+    return replacement
