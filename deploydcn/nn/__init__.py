@@ -3,5 +3,6 @@
 from deploydcn.nn.dialects import deform_conv2d_2017, paddle_deform_conv2d
 from deploydcn.nn.functional import dcnv3, deform_conv2d, deform_psroi_pool, deform_roi_pool, grouped_conv2d
 from deploydcn.nn.modules import DeformConv2d
+from deploydcn.nn.sharing import with_forward
 
-__all__ = ["DeformConv2d", "dcnv3", "deform_conv2d", "deform_conv2d_2017", "deform_psroi_pool", "deform_roi_pool", "grouped_conv2d", "paddle_deform_conv2d"]
+__all__ = ["DeformConv2d", "dcnv3", "deform_conv2d", "deform_conv2d_2017", "deform_psroi_pool", "deform_roi_pool", "grouped_conv2d", "paddle_deform_conv2d", "with_forward"]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from deploydcn.export.frontends import Frontend
-from deploydcn.export.frontends.swaps import with_forward
 from deploydcn.nn import functional as F  # noqa: N812
+from deploydcn.nn import with_forward
 
 
 def _align(module: Any, offset_conv: nn.Module, x: Tensor, feat: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from deploydcn.errors import ExportError
 from deploydcn.export.frontends import Frontend
-from deploydcn.export.frontends.swaps import with_forward
 from deploydcn.nn import functional as F  # noqa: N812
+from deploydcn.nn import with_forward
 from deploydcn.nn.dialects import offset_with_border_of_2017, sampling_positions
 
 Border = Callable[[Tensor, Any, int, int, list[int]], tuple[Tensor, Tensor | None]]

@@ -17,15 +17,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 def register_frontend(name: str) -> Callable[[F], F]:
     """Tell `export_onnx` what to do with a layer of your own; a decorator.
 
-    For a torch.nn.Module class, the decorated function takes a module of it and returns an equivalent one made of `deploydcn.nn`,
-    sharing its parameters; or None to leave that module as it is. Before an export, both are run on the inputs the module receives
-    in the example, and on random inputs with random parameters; a difference is an ExportError.
+    For a torch.nn.Module class, the decorated function takes a module of it and returns an equivalent one made of
+    `deploydcn.nn`, with the same parameters (`deploydcn.nn.with_forward` is the shortest way); or None to leave that module as it is.
+    Before an export, both are run on the inputs the module receives in the example, and on random inputs with random
+    parameters; a difference is an ExportError.
 
         @deploydcn.register_frontend("my_package.layers.MyDeformConv")
         def convert(module):
-            layer = deploydcn.nn.DeformConv2d(module.inputs, module.outputs, 3, padding=1)
-            layer.weight, layer.bias, layer.offset_conv = module.weight, module.bias, module.offsets
-            return layer
+            return with_forward(module, lambda self, x: deform_conv2d(x, self.weight, self.offsets(x), padding=1))
 
     For a torch.autograd.Function around a compiled kernel, the decorated function takes the parameters of its `forward` but
     ctx, under the same names, and computes the same with `deploydcn.nn.functional`.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +12,6 @@ from torch import nn
 from deploydcn.errors import ExportError, UserError
 from deploydcn.export.frontends import Frontend, matching
 from deploydcn.export.frontends.comparison import Call, CannotRun, Difference, difference, in_double, randomised_call, randomised_copy
-
-
-def with_forward(module: nn.Module, forward: Callable[..., Any]) -> nn.Module:
-    """A module that shares everything with `module` but its forward: forward(module, *inputs)."""
-    changed = copy.copy(module)
-    kind = type(module)
-    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    changed.__class__ = type(kind.__name__, (kind,), {"forward": forward, **names})
-    return changed
 
 
 @dataclass
