@@ -2,8 +2,8 @@
 
 from deploydcn.export.api import export_onnx
 from deploydcn.export.convert import ConvertReport, NodeMapping, convert
-from deploydcn.export.inspection import InspectReport, inspect
 from deploydcn.export.frontends import register_frontend
+from deploydcn.export.inspection import InspectReport, inspect
 from deploydcn.export.precision import PrecisionReport, convert_precision
 from deploydcn.export.report import ExportReport, ShapeCheck
 from deploydcn.export.targets import TARGETS

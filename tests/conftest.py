@@ -33,6 +33,10 @@ BACKENDS: dict[str, Callable[[], str]] = {
     "ort": _package("onnxruntime"),
     "torch": _package("torch"),
     "ultralytics": _package("ultralytics"),
+    "mmcv": _package("mmcv"),
+    "transformers": _package("transformers"),
+    "kornia": _package("kornia"),
+    "basicsr": lambda: _package("basicsr")() or _package("distutils")(),
     "emulation": _nvcc,
     "rtx": _rtx,
 }

@@ -64,10 +64,13 @@ def test_every_command(checkout: Path) -> None:
         assert (ROOT / "demo" / f"detections_{size}.png").is_file()
 
 
+PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.S)
+
+
 @pytest.mark.slow
 @pytest.mark.backend("ort")
-def test_python_example(checkout: Path) -> None:
-    (program,) = re.findall(r"```python\n(.*?)```", README, re.S)
+@pytest.mark.parametrize("program", PROGRAMS, ids=["use", "own_layer"])
+def test_python_examples(checkout: Path, program: str) -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=checkout, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "deploydcn::DeformConv2d" in done.stdout

@@ -60,8 +60,18 @@ def frontends() -> tuple[Frontend, ...]:
         mmcv,
         pure_pytorch,
         torchvision,
+        transformers,
     )
 
     own = Frontend("register_frontend", kernels=tuple(registered().items()), modules=registered(), final=True)
-    builtin = (torchvision, mmcv, deformable_convnets, charlesshang, edvr, pure_pytorch, kornia)
+    builtin = (
+        torchvision,
+        mmcv,
+        deformable_convnets,
+        charlesshang,
+        edvr,
+        pure_pytorch,
+        kornia,
+        transformers,
+    )
     return (own, *(module.FRONTEND for module in builtin))

@@ -28,9 +28,13 @@ def compiled() -> Iterator[None]:
         _COMPILED[0] = False
 
 
-def extension(input: Tensor, offset: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any, mask: Any) -> Tensor:
+def require_compiled() -> None:
     if not _COMPILED[0]:
         raise RuntimeError("the extension is not compiled")
+
+
+def extension(input: Tensor, offset: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any, mask: Any) -> Tensor:
+    require_compiled()
     return torchvision.ops.deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
 
 
