@@ -105,17 +105,15 @@ class Export:
         """Perhaps a compiled kernel is missing here: with replacements for kernels, then for modules too."""
         reason = f"{type(error).__name__}: {error}"
         for replace in (substitution.without_kernels, substitution.without_originals):
-            try:
-                with replace() as root:
-                    self.module = self.reference.model = root or self.module
+            with contextlib.ExitStack() as attempt:
+                try:
+                    self.module = self.reference.model = attempt.enter_context(replace())
                     result = self._call()
-            except Exception:  # then the first error is the one to report
-                continue
-            stack.enter_context(replace())
-            self.notes.append(
-                f"the model itself does not run on this machine ({reason}): what follows is checked against the model with replacements"
-            )
-            return result
+                except Exception:  # then the first error is the one to report
+                    continue
+                stack.enter_context(attempt.pop_all())
+                self.notes.append(f"the model itself does not run on this machine ({reason}): checked against the model with replacements")
+                return result
         raise ExportError(f"the model itself fails on the example: {reason}") from error
 
     def _call(self) -> Any:
@@ -128,12 +126,12 @@ class Export:
         tensors = self.reference.signature.tensors()
         example = grown(tensors, self.dynamic.axes)
         args, kwargs = self.reference.signature.call_arguments(example)
-        shapes = _as_torch_wants(self.dynamic, self.module)
         try:
             with torch.no_grad(), substitution.installed() as module, _quiet():
+                shapes = _as_torch_wants(self.dynamic, self.module, module, len(args))
                 program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as error:
-            raise explain_capture_failure(error, self.module) from error
+            raise explain_capture_failure(error, self.module, substitution.unused()) from error
         return program
 
     def _translate(self, program: torch.export.ExportedProgram) -> ir.Model:
@@ -200,18 +198,21 @@ def _distinct(names: Sequence[str], *, taken: set[str]) -> list[str]:
     return result
 
 
-def _as_torch_wants(dynamic: DynamicShapes, module: torch.nn.Module) -> Any:
-    """torch.export takes *args as one entry, a tuple under the parameter's name."""
+def _as_torch_wants(dynamic: DynamicShapes, original: torch.nn.Module, module: torch.nn.Module, positional: int) -> Any:
+    """torch.export takes *args as one entry, a tuple under the parameter's name. A replacement of the model itself may have
+    other names for its positional parameters."""
     if dynamic.for_torch is None:
         return None
+    names = dict(zip(positional_names(original, positional), positional_names(module, positional), strict=True))
+    shapes = {names.get(name, name): value for name, value in dynamic.for_torch.items()}
     for parameter in inspect.signature(module.forward).parameters.values():
         if parameter.kind is parameter.VAR_POSITIONAL:
-            keys = [key for key in dynamic.for_torch if key.startswith(f"{parameter.name}_") and key[len(parameter.name) + 1 :].isdigit()]
+            keys = [key for key in shapes if key.startswith(f"{parameter.name}_") and key[len(parameter.name) + 1 :].isdigit()]
             if not keys:
                 continue
-            rest = {key: value for key, value in dynamic.for_torch.items() if key not in keys}
-            return {**rest, parameter.name: tuple(dynamic.for_torch[key] for key in keys)}
-    return dynamic.for_torch
+            rest = {key: value for key, value in shapes.items() if key not in keys}
+            return {**rest, parameter.name: tuple(shapes[key] for key in keys)}
+    return shapes
 
 
 @contextlib.contextmanager

@@ -66,8 +66,8 @@ def _window(spec: OpSpec, inputs: Mapping[str, torch.Tensor]) -> dict[str, list[
     return {}
 
 
-def explain_capture_failure(error: Exception, model: torch.nn.Module) -> ExportError:
-    """torch.export failed: name the line of the model at fault."""
+def explain_capture_failure(error: Exception, model: torch.nn.Module, unused: Sequence[str] = ()) -> ExportError:
+    """torch.export failed: name the line of the model at fault. unused: registered frontends that met nothing."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     line = _user_line(error)
     advice = "rewrite that line without a Python branch, loop or conversion that depends on tensor values, or export the part around it"
@@ -75,7 +75,8 @@ def explain_capture_failure(error: Exception, model: torch.nn.Module) -> ExportE
         detail = re.sub(r"\s+", " ", str(error))[:600]
         return ExportError(f"{type(model).__name__} cannot take the dynamic shapes asked for: {detail}; leave that axis static")
     where = f" at {line}" if line else ""
-    return ExportError(f"torch.export cannot trace {type(model).__name__}{where}: {type(error).__name__}: {reason}; {advice}")
+    hint = f"; nothing in the model has the registered name {' or '.join(unused)}" if unused else ""
+    return ExportError(f"torch.export cannot trace {type(model).__name__}{where}: {type(error).__name__}: {reason}; {advice}{hint}")
 
 
 def explain_translation_failure(error: Exception, programs: Sequence[torch.export.ExportedProgram]) -> ExportError:

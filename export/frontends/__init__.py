@@ -34,8 +34,8 @@ class Frontend:
         the compiled kernel is missing.
     functions: (pattern, function) for Python functions, found as globals of loaded modules and as attributes of the model's
         modules; same rule for parameters.
-    modules: pattern -> convert(module), for modules that must be replaced as a whole. The class meant is the one that defines
-        `forward`: a subclass with a forward of its own is another class. convert returns a module that computes the same with the
+    modules: pattern -> convert(module), for modules that must be replaced as a whole. Subclasses are meant too, unless they have
+        a forward of their own: those are other classes. convert returns a module that computes the same with the
         same parameters; several, if only a comparison can tell which one is right; or None when the module is not what the
         name suggests. It raises ExportError when an option has no exact equivalent.
     final: nobody else is asked about what this one's patterns match: what the user registers has the last word.

@@ -1,4 +1,4 @@
-"""Finding by name: loaded Function subclasses, loaded functions, and the classes that modules get their forward from."""
+"""Finding by name: loaded Function subclasses, loaded functions, and the classes of modules."""
 
 from __future__ import annotations
 
@@ -22,11 +22,15 @@ def qualified_name(thing: Any) -> str:
     return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', '')}"
 
 
-def defining_class(module: nn.Module) -> type | None:
-    """The class a module gets its forward from; None where the instance has a forward of its own."""
-    if "forward" in vars(module):
-        return None
-    return next((kind for kind in type(module).__mro__ if "forward" in vars(kind)), None)
+def classes_of_forward(module: nn.Module) -> list[type]:
+    """The module's class and its bases up to the one that defines forward: all of them mean that forward. Empty where the
+    instance has a forward of its own."""
+    kinds: list[type] = []
+    for kind in type(module).__mro__ if "forward" not in vars(module) else ():
+        kinds.append(kind)
+        if "forward" in vars(kind):
+            break
+    return kinds
 
 
 def function_classes() -> Iterator[Any]:

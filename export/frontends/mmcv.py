@@ -28,6 +28,21 @@ def _deform_conv2d(
     )
 
 
+def _deform_conv2d_before_bias(
+    input: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    deform_groups: int,
+    im2col_step: int = 32,
+) -> Tensor:
+    """mmcv before 1.3: the same without a `bias` that must be False."""
+    return _deform_conv2d(input, offset, weight, stride, padding, dilation, groups, deform_groups)
+
+
 def _modulated_deform_conv2d(
     input: Tensor,
     offset: Tensor,
@@ -58,6 +73,7 @@ FRONTEND = Frontend(
     "mmcv",
     kernels=(
         ("*.DeformConv2dFunction", _deform_conv2d),
+        ("*.DeformConv2dFunction", _deform_conv2d_before_bias),
         ("*.ModulatedDeformConv2dFunction", _modulated_deform_conv2d),
     ),
 )

@@ -9,8 +9,9 @@ from typing import Any
 from torch import nn
 
 from deploydcn.errors import ExportError
-from deploydcn.export.frontends import frontends
+from deploydcn.export.frontends import frontends, matching
 from deploydcn.export.frontends.comparison import Call, CannotRun
+from deploydcn.export.frontends.registry import registered
 from deploydcn.export.frontends.routines import find_functions, find_kernels
 from deploydcn.export.frontends.swaps import Swap, disagreement, find_modules
 
@@ -59,13 +60,22 @@ class Substitution:
             stack.enter_context(self.without_kernels())
             yield stack.enter_context(self._swapped())
 
+    def unused(self) -> list[str]:
+        """Names the user registered that nothing in this model has."""
+        used = {
+            name for swap in self.swaps for kind in matching.classes_of_forward(swap.module) for name in [matching.qualified_name(kind)]
+        }
+        used |= {routine.label for routine in self.routines}
+        return [pattern for pattern in registered() if not any(matching.matches(pattern, name) for name in used)]
+
     def prove(self) -> list[str]:
         """Compare, choose among candidates, and say what was done: notes for the report.
 
         Raises:
             ExportError: a replacement computes something else; the message says which, where and how much.
         """
-        return [*self._prove_routines(), *self._prove_swaps()]
+        unused = [f"the frontend registered for {name} met nothing of that name in this model" for name in self.unused()]
+        return [*self._prove_routines(), *self._prove_swaps(), *unused]
 
     def _prove_routines(self) -> Iterator[str]:
         for routine in self.routines:

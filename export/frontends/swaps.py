@@ -28,7 +28,7 @@ class Swap:
     @property
     def kind(self) -> str:
         """The qualified name of the class."""
-        return matching.qualified_name(matching.defining_class(self.module))
+        return matching.qualified_name(type(self.module))
 
     @property
     def label(self) -> str:
@@ -97,11 +97,12 @@ class Swap:
 
 def find_modules(known: Sequence[Frontend], root: nn.Module) -> Iterator[Swap]:
     """Modules of classes that a frontend knows."""
+    entries = [(frontend, *entry) for frontend in known for entry in frontend.modules.items()]
     for path, module in root.named_modules():
-        kind = matching.defining_class(module)
-        name = matching.qualified_name(kind)
-        entries = [(frontend, *entry) for frontend in known for entry in frontend.modules.items()]
-        converters = [(frontend, convert) for frontend, pattern, convert in entries if kind and matching.matches(pattern, name)]
+        names = [matching.qualified_name(kind) for kind in matching.classes_of_forward(module)]
+        converters = [
+            (frontend, convert) for frontend, pattern, convert in entries if any(matching.matches(pattern, name) for name in names)
+        ]
         if converters:
             yield Swap(path, module, converters)
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
-from deploydcn.nn import deform_conv2d_2017
+from deploydcn.nn import deform_conv2d_2017, paddle_deform_conv2d
 from tests.frontends import foreign
 from tests.frontends.helpers import DYNAMIC, Golden, exported, golden, goldens, image, largest, replaced, with_large_offsets
 
@@ -72,6 +73,15 @@ def test_border_rule_of_2017(case: Golden) -> None:
         offset_groups=options["offset_group"],
     )
     assert largest(output, case.outputs["output"]) < TOLERANCE
+
+
+def test_paddle_argument_order() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, offset, mask = (torch.randn(2, channels, 6, 7, generator=generator) for channels in (4, 36, 18))
+    weight, bias = torch.randn(6, 2, 3, 3, generator=generator), torch.randn(6, generator=generator)
+    output = paddle_deform_conv2d(x, offset, weight, bias, 1, 1, 1, 2, 2, mask)
+    wanted = torchvision.ops.deform_conv2d(x, offset, weight, bias, padding=1, mask=mask)
+    assert largest(output, wanted) < TOLERANCE
 
 
 # ------------------------------------------------------------------------------------------------- kernels of extensions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -45,32 +46,61 @@ class MyDeformConv(nn.Module):
 
 
 def as_ours(module: MyDeformConv) -> nn.Module:
-    return with_forward(module, lambda self, x: deform_conv2d(x, self.weight, self.offset_conv(x), padding=1))
+    return with_forward(module, lambda self, image: deform_conv2d(image, self.weight, self.offset_conv(image), padding=1))
 
 
 NAME = f"{__name__}.MyDeformConv"
 
 
 # -------------------------------------------------------------------------------------------------------- what works
+class Subclass(MyDeformConv):
+    """Inherits its forward: the same layer."""
+
+
 @pytest.mark.slow
 @pytest.mark.backend("ort")
 @pytest.mark.parametrize("place", ["inside", "the model itself"])
 def test_a_registered_layer_is_exported(place: str, tmp_path: Path) -> None:
     deploydcn.register_frontend(NAME)(as_ours)
-    model = with_large_offsets(nn.Sequential(nn.Conv2d(4, 4, 1), MyDeformConv()) if place == "inside" else MyDeformConv())
+    model = with_large_offsets(nn.Sequential(nn.Conv2d(4, 4, 1), Subclass()) if place == "inside" else MyDeformConv())
     state = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.no_grad():
         wanted = model(image())
     outputs, report = exported(model, (image(),), tmp_path, dynamic_shapes=(DYNAMIC,))
     assert largest(outputs[0], wanted) < 1e-4
-    assert report.notes[0].startswith(f"1 {NAME} replaced (register_frontend); equal within")
-    assert isinstance(model[1] if place == "inside" else model, MyDeformConv)
+    kind = Subclass if place == "inside" else MyDeformConv
+    assert report.notes[0].startswith(f"1 {__name__}.{kind.__name__} replaced (register_frontend); equal within")
+    assert type(model[1] if place == "inside" else model) is kind
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
 def test_without_registration_the_line_at_fault_is_named(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"cannot trace MyDeformConv at test_registration.py line \d+: if offset.abs"):
         deploydcn.export_onnx(MyDeformConv(), image(), tmp_path / "m.onnx")
+
+
+def test_a_name_that_nothing_has_is_mentioned(tmp_path: Path) -> None:
+    deploydcn.register_frontend("my_package.MyDeformConv")(as_ours)
+    with pytest.raises(ExportError, match=r"nothing in the model has the registered name my_package.MyDeformConv$"):
+        deploydcn.export_onnx(MyDeformConv(), image(), tmp_path / "m.onnx")
+    _, notes = replaced(foreign.DeformConv2d(4, 6), image())
+    assert notes[-1] == "the frontend registered for my_package.MyDeformConv met nothing of that name in this model"
+
+
+@pytest.mark.parametrize("runs_here", [True, False], ids=["compiled", "missing"])
+def test_everything_is_as_before_afterwards(runs_here: bool, tmp_path: Path) -> None:
+    forward = vars(foreign._DCNv2)["forward"]
+    model = nn.Sequential(foreign.DCN(4, 6, 3, 1, 1), foreign.DeformConv2d(6, 4))
+    layers = list(model)
+    hooks = [len(layer._forward_pre_hooks) for layer in layers]
+    with foreign.compiled() if runs_here else contextlib.nullcontext():
+        deploydcn.export_onnx(model, image(), tmp_path / "m.onnx", check=False)
+        with pytest.raises(ExportError):
+            deploydcn.export_onnx(nn.Sequential(model, MyDeformConv(4)), image(), tmp_path / "m.onnx")
+    assert vars(foreign._DCNv2)["forward"] is forward
+    assert all(now is before for now, before in zip(model, layers, strict=True))
+    assert [len(layer._forward_pre_hooks) for layer in layers] == hooks
+    assert model.training
 
 
 def test_hooks_and_shared_layers() -> None:
