@@ -63,7 +63,8 @@ def frontends() -> tuple[Frontend, ...]:
         transformers,
     )
 
-    own = Frontend("register_frontend", kernels=tuple(registered().items()), modules=registered(), final=True)
+    mine = registered()
+    own = Frontend("register_frontend", kernels=tuple(mine.items()), functions=tuple(mine.items()), modules=mine, final=True)
     builtin = (
         torchvision,
         mmcv,

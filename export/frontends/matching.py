@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -51,17 +52,13 @@ def takes_context(kind: Any) -> bool:
     return bool(kind.setup_context is torch.autograd.Function.setup_context)
 
 
-def holders(pattern: str, root: nn.Module) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
-    """(namespace, name, function) for every place a matching Python function can be called from."""
-    name = pattern.rpartition(".")[2]
-    for namespace in [*sys.modules.values()]:
-        value = getattr(namespace, "__dict__", {}).get(name)
-        if inspect.isfunction(value) and matches(pattern, qualified_name(value)):
-            yield namespace, name, value
-    for module in root.modules():
-        for attribute, value in vars(module).items():
-            if inspect.isfunction(value) and matches(pattern, qualified_name(value)):
-                yield module, attribute, value
+def places_of_functions(names: set[str], root: nn.Module) -> Iterator[tuple[Any, str, Callable[..., Any]]]:
+    """(namespace, attribute, function) wherever a Python function of one of these names can be called from: globals of loaded
+    modules, under other names too, and attributes of the model's modules."""
+    for namespace in [*sys.modules.values(), *root.modules()]:
+        for attribute, value in [*getattr(namespace, "__dict__", {}).items()]:
+            if type(value) is FunctionType and value.__name__ in names:  # isinstance would wake lazy objects
+                yield namespace, attribute, value
 
 
 def parameter_names(function: Callable[..., Any], *, skip_first: bool = False) -> list[str]:

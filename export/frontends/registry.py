@@ -27,7 +27,7 @@ def register_frontend(name: str) -> Callable[[F], F]:
             return with_forward(module, lambda self, x: deform_conv2d(x, self.weight, self.offsets(x), padding=1))
 
     For a torch.autograd.Function around a compiled kernel, the decorated function takes the parameters of its `forward` but
-    ctx, under the same names, and computes the same with `deploydcn.nn.functional`.
+    ctx, under the same names, and computes the same with `deploydcn.nn.functional`; likewise for a plain Python function.
 
     Args:
         name: the qualified name, as in `my_package.layers.MyDeformConv`, or "*.MyDeformConv" wherever the class lives.

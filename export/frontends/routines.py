@@ -109,13 +109,15 @@ def find_kernels(known: Sequence[Frontend]) -> Iterator[Routine]:
 
 def find_functions(known: Sequence[Frontend], root: nn.Module) -> list[Routine]:
     """Python functions that a frontend knows, with every place that names them."""
+    entries = [(frontend, *entry) for frontend in known for entry in frontend.functions]
+    names = {pattern.rpartition(".")[2] for _, pattern, _ in entries}
     found: dict[int, Routine] = {}
-    for frontend, pattern, ours in [(one, *entry) for one in known for entry in one.functions]:
-        for holder, name, function in matching.holders(pattern, root):
-            if id(function) not in found:
-                if not matching.same_parameters(matching.parameter_names(function), ours):
-                    continue
+    for holder, attribute, function in matching.places_of_functions(names, root):
+        label = matching.qualified_name(function)
+        for frontend, pattern, ours in entries:
+            if matching.matches(pattern, label) and matching.same_parameters(matching.parameter_names(function), ours):
                 replacement = matching.adapter(function, ours, skip_first=False)
-                found[id(function)] = Routine(matching.qualified_name(function), frontend.name, function, replacement)
-            found[id(function)].places.append((holder, name, function))
+                routine = found.setdefault(id(function), Routine(label, frontend.name, function, replacement))
+                routine.places.append((holder, attribute, function))
+                break
     return list(found.values())

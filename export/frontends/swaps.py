@@ -62,7 +62,8 @@ class Swap:
                 self.chosen = candidate
                 return max(item.worst for item in differences)
             failures.append(max(differences, key=lambda item: item.worst))
-        raise disagreement(self.label, self.frontend, min(failures, key=lambda item: item.worst))
+        closest = min(failures, key=lambda item: item.worst)
+        raise disagreement(self.label, self.frontend, closest, ": one that returns None leaves it as it is")
 
     def _converted(self, convert: Callable[[nn.Module], Any], module: nn.Module) -> list[nn.Module]:
         try:
@@ -111,9 +112,9 @@ def _hooks(module: nn.Module) -> dict[str, Any]:
     return {name: value for name, value in vars(module).items() if name.startswith(("_forward_hooks", "_forward_pre_hooks"))}
 
 
-def disagreement(label: str, frontend: str, item: Difference) -> ExportError:
+def disagreement(label: str, frontend: str, item: Difference, advice: str = "") -> ExportError:
     """For a replacement that computes something else."""
     return ExportError(
         f"{label} does not compute what the frontend {frontend} has for it: {item.what} ({item.worst:.3g} of its scale, allowed "
-        f"{item.tolerance:.2g}); register a frontend of your own for it: one that returns None leaves it as it is"
+        f"{item.tolerance:.2g}); register a frontend of your own for it{advice}"
     )

@@ -87,6 +87,7 @@ def test_a_name_that_nothing_has_is_mentioned(tmp_path: Path) -> None:
     assert notes[-1] == "the frontend registered for my_package.MyDeformConv met nothing of that name in this model"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runs_here", [True, False], ids=["compiled", "missing"])
 def test_everything_is_as_before_afterwards(runs_here: bool, tmp_path: Path) -> None:
     forward = vars(foreign._DCNv2)["forward"]
@@ -189,6 +190,26 @@ def test_a_registered_function(function: type[Function]) -> None:
         with torch.no_grad():
             assert largest(output, model(image())) < 1e-5
     assert notes[0].startswith(f"{__name__}.{function.__name__} replaced (register_frontend); equal within")
+
+
+def shifted_conv(features: torch.Tensor, shifts: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    return foreign.extension(features, shifts, kernel, None, 1, 1, 1, None)
+
+
+def test_a_registered_python_function() -> None:
+    class Uses(UsesFunction):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return shifted_conv(x, self.offset_conv(x), self.weight) + self.kept(x, self.offset_conv(x), self.weight)
+
+    model = with_large_offsets(Uses(MyFunction))
+    model.kept = shifted_conv  # as D-FINE does in transformers
+    deploydcn.register_frontend(f"{__name__}.shifted_conv")(
+        lambda features, shifts, kernel: deform_conv2d(features, kernel, shifts, padding=1)
+    )
+    output, notes = replaced(model, image(), runs_here=False)
+    with foreign.compiled(), torch.no_grad():
+        assert largest(output, model(image())) < 1e-5
+    assert "not compared" in notes[0]
 
 
 # ------------------------------------------------------------------------------------------------------ what is caught
