@@ -104,7 +104,7 @@ def _proposal(
             return None
         try:
             reference.call(tensors)
-        except RuntimeFailure:
+        except (InvalidArgument, RuntimeFailure):
             continue
         return ", ".join(f"{axis}={size}" for axis, size in sizes.items()), tensors
     return None

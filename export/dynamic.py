@@ -192,8 +192,8 @@ def other_sizes(tensors: Mapping[str, torch.Tensor], axes: Sequence[DynamicAxis]
             root = axis.root_size(tensors)
             batch = axis.axis == 0 or root < 8
             wanted = _small_change(root, kind) if batch else change(root, groups.index(axis.group))
-            low, high = max(int(axis.minimum or 1), 1), int(axis.maximum) if axis.maximum is not None else wanted
-            sizes[axis] = axis.slope * min(max(wanted, low), high) + axis.intercept
+            wanted = max(wanted, int(axis.minimum or 1), 1)
+            sizes[axis] = axis.slope * (wanted if axis.maximum is None else min(wanted, int(axis.maximum))) + axis.intercept
         changed = [size != tensors[axis.tensor].shape[axis.axis] for axis, size in sizes.items()]
         if all(changed) or (kind != "larger" and any(changed)):
             yield sizes
@@ -208,6 +208,7 @@ def resized(tensors: Mapping[str, torch.Tensor], sizes: Mapping[DynamicAxis, int
     """The example's tensors at other sizes: their own values, repeated and cut, so that they stay plausible inputs.
 
     Floating-point tensors get a tenth of their spread as noise: equal images in a batch would hide that they are mixed up.
+    Columns of whole numbers in a table stay: they name something, as the first of a list of boxes does an image.
     """
     generator = torch.Generator().manual_seed(seed)
     result = dict(tensors)
@@ -219,5 +220,7 @@ def resized(tensors: Mapping[str, torch.Tensor], sizes: Mapping[DynamicAxis, int
         tensor = result[name]
         if tensor.is_floating_point() and tensor.numel() > 1:
             noise = torch.randn(tensor.shape, generator=generator).to(tensor)
+            if tensor.ndim == 2:
+                noise = noise * (tensor != tensor.round()).any(0)
             result[name] = tensor + 0.1 * tensor.float().std().to(tensor) * noise
     return result

@@ -59,6 +59,7 @@ def frontends() -> tuple[Frontend, ...]:
         kornia,
         mmcv,
         pure_pytorch,
+        roi_pooling,
         torchvision,
         transformers,
     )
@@ -73,6 +74,7 @@ def frontends() -> tuple[Frontend, ...]:
         edvr,
         pure_pytorch,
         kornia,
+        roi_pooling,
         transformers,
     )
     return (own, *(module.FRONTEND for module in builtin))
