@@ -98,9 +98,16 @@ def randomised_call(call: Call, *, seed: int = 0) -> Call:
 
 
 def randomised_copy(module: nn.Module, *, seed: int = 0) -> nn.Module:
-    """A copy with random parameters: an offset convolution that still is zero proves nothing."""
+    """A copy with random parameters: an offset convolution that still is zero proves nothing.
+
+    Raises:
+        CannotRun: the module cannot be copied.
+    """
     generator = torch.Generator().manual_seed(seed)
-    result = copy.deepcopy(module)
+    try:
+        result = copy.deepcopy(module)
+    except Exception as error:
+        raise CannotRun(f"it cannot be copied: {error}") from error
     with torch.no_grad():
         for parameter in result.parameters():
             if not parameter.is_floating_point():

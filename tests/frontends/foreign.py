@@ -69,6 +69,35 @@ class DCN(DCNv2):
         return super().forward(input, torch.cat((first, second), dim=1), torch.sigmoid(mask))
 
 
+# ------------------------------------------------------------------------------------------------------------ EDVR, mmsr
+class DCN_sep(DCNv2):  # noqa: N801
+    """Offsets and masks of other features; a warning that depends on them."""
+
+    def __init__(self, in_channels, out_channels, kernel_size, stride, padding, dilation=1, deformable_groups=1) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, deformable_groups)
+        channels = deformable_groups * 3 * kernel_size * kernel_size
+        self.conv_offset_mask = nn.Conv2d(in_channels, channels, kernel_size, stride, padding, dilation)
+
+    def aligned(self, input, fea):
+        first, second, mask = torch.chunk(self.conv_offset_mask(fea), 3, dim=1)
+        offset = torch.cat((first, second), dim=1)
+        if torch.mean(torch.abs(offset)) > 100:
+            print("large offsets")
+        return DCNv2.forward(self, input, offset, torch.sigmoid(mask))
+
+    def forward(self, input, fea):
+        return self.aligned(input, fea)
+
+
+class ModulatedDeformConvPack(DCN_sep):
+    """The same with both in one list."""
+
+    extra_offset_mask = True
+
+    def forward(self, x):
+        return self.aligned(x[0], x[1])
+
+
 # ------------------------------------------------------------------------------------------------------------- detectron2
 class _DeformConv(Function):
     @staticmethod

@@ -99,6 +99,29 @@ def test_charlesshang_dcn(case: Golden, runs_here: bool) -> None:
     assert largest(output, case.outputs["output"]) < TOLERANCE
 
 
+class Align(nn.Module):
+    def __init__(self, pack: nn.Module, as_list: bool) -> None:
+        super().__init__()
+        self.pack, self.as_list = pack, as_list
+
+    def forward(self, x: torch.Tensor, feat: torch.Tensor) -> torch.Tensor:
+        return self.pack([x, feat]) if self.as_list else self.pack(x, feat)
+
+
+@pytest.mark.parametrize("kind", [foreign.DCN_sep, foreign.ModulatedDeformConvPack])
+@pytest.mark.parametrize("case", goldens("basicsr_dcnv2pack"), ids=str)
+def test_alignment_packs(kind: type[foreign.DCN_sep], case: Golden) -> None:
+    options = case.options
+    groups, size = options["deformable_groups"], options["kernel_size"]
+    pack = kind(8, 6, size, options["stride"], options["padding"], options["dilation"], groups)
+    names = {f"conv_offset_mask.{name}": f"conv_offset_{name}" for name in ("weight", "bias")}
+    model = Align(load(pack, case, names), kind is foreign.ModulatedDeformConvPack)
+    with foreign.compiled():
+        output, notes = replaced(model, case.inputs["x"], case.inputs["feat"])
+    assert largest(output, case.outputs["output"]) < TOLERANCE
+    assert notes[-1].startswith(f"1 tests.frontends.foreign.{kind.__name__} replaced (EDVR); equal within")
+
+
 class Offsets(nn.Module):
     """Predicts the offsets, and masks if `layer` takes them."""
 
