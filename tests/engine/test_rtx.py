@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 
 import deploydcn
 from deploydcn.errors import DeployDcnError, InvalidArgument, InvalidModel, RuntimeFailure
+from deploydcn.ops import OPS
 from tests.engine.models import ATTRIBUTES, FLOAT, HALF, constant, deformable, model_of, plain, written
 
 pytestmark = [pytest.mark.backend("rtx"), pytest.mark.slow]
@@ -219,7 +220,8 @@ def test_an_operator_nobody_has_is_named_with_our_domain(tmp_path: Path) -> None
         build(model, tmp_path)
     message = str(raised.value)
     assert "node 'pool' (FancyPool): neither TensorRT-RTX nor a loaded plugin has this operator" in message
-    assert "deploydcn brings deploydcn::DeformConv2d, deploydcn::GroupedConv2d, DeformConv" in message
+    ours = ", ".join(f"deploydcn::{op.spec.name}" for op in OPS)
+    assert f"deploydcn brings {ours}, DeformConv" in message
 
 
 def test_an_operator_that_only_needs_a_library_is_told_apart(tmp_path: Path) -> None:

@@ -173,7 +173,8 @@ def test_conformance_rows_in_few_engines(monkeypatch: pytest.MonkeyPatch, fake: 
     assert len(built) == len(types)
     assert len(outcomes) == len(types) * len(op.cases)  # type: ignore[attr-defined]
     assert not [outcome for outcome in outcomes if outcome.state == "fail"]
-    assert sum(outcome.state == "skip" for outcome in outcomes) == len(types)  # batch_0
+    empty = [case for case in op.cases if models.is_empty(case)]  # type: ignore[attr-defined]
+    assert sum(outcome.state == "skip" for outcome in outcomes) == len(types) * len(empty) > 0
 
 
 def test_conformance_notices_a_small_error_in_one_output(monkeypatch: pytest.MonkeyPatch, fake: FakeMachine) -> None:
