@@ -5,4 +5,14 @@ from deploydcn.nn.functional import dcnv3, deform_conv2d, deform_psroi_pool, def
 from deploydcn.nn.modules import DeformConv2d
 from deploydcn.nn.sharing import with_forward
 
-__all__ = ["DeformConv2d", "dcnv3", "deform_conv2d", "deform_conv2d_2017", "deform_psroi_pool", "deform_roi_pool", "grouped_conv2d", "paddle_deform_conv2d", "with_forward"]
+__all__ = [
+    "DeformConv2d",
+    "dcnv3",
+    "deform_conv2d",
+    "deform_conv2d_2017",
+    "deform_psroi_pool",
+    "deform_roi_pool",
+    "grouped_conv2d",
+    "paddle_deform_conv2d",
+    "with_forward",
+]

@@ -56,6 +56,7 @@ def frontends() -> tuple[Frontend, ...]:
         charlesshang,
         deformable_convnets,
         edvr,
+        internimage,
         kornia,
         mmcv,
         pure_pytorch,
@@ -74,6 +75,7 @@ def frontends() -> tuple[Frontend, ...]:
         edvr,
         pure_pytorch,
         kornia,
+        internimage,
         roi_pooling,
         transformers,
     )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from deploydcn.ops.case import Case, Fill
-from deploydcn.ops.deform_conv2d.cases import choice, spread
+from deploydcn.ops.fills import choice, spread
 from deploydcn.ops.rois import boxes, rows_of
 
 SIZE = (2, 3, 9, 11)  # N, C, H, W; boxes are drawn in units of spatial_scale 0.25
