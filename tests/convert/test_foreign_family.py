@@ -133,8 +133,8 @@ def source(path: Path, kind: Kind, **changes: Any) -> Path:
 @pytest.mark.parametrize("name", KINDS)
 def test_numbers_are_the_reference_s(tmp_path: Path, name: str, target: str) -> None:
     kind, path = KINDS[name], tmp_path / "out.onnx"
-    fed = {name: array.shape for name, array in kind.inputs(2).items() if array.dtype.kind == "f"}
-    report = deploydcn.convert(source(tmp_path / "in.onnx", kind), path, target=target, shapes=fed)
+    fed = {name: array for name, array in kind.inputs(2).items() if array.dtype.kind == "f"}
+    report = deploydcn.convert(source(tmp_path / "in.onnx", kind), path, target=target, inputs=fed)
     assert [item.becomes for item in report.mapping] == [TARGETS[target].form(op_named(kind.op).spec)]
     assert len(report.checks) == 1
     if TARGETS[target].plain:
