@@ -313,6 +313,8 @@ class OpSpec:
 def _derivation(expression: Expression, axes: Mapping[str, int]) -> str:
     if expression.is_name:
         return f" = {expression.text}"
+    if not expression.names:
+        return ""
     values = ", ".join(f"{name}={axes.get(name, '?')}" for name in expression.names)
     return f" = {expression.text} ({values})"
 

@@ -120,6 +120,20 @@ def test_cpp_names_the_same() -> None:
 
 
 @pytest.mark.slow
+def test_a_size_that_is_a_number_derives_from_nothing() -> None:
+    from tests.cpp.driver import DriverCase, run_driver
+
+    spec, types = op_named("MSDeformAttn").spec, {"T": "float32", "T1": "float32", "I": "int64"}
+    shapes = {"value": (1, 9, 1, 4), "spatial_shapes": (1, 3), "level_start_index": (1,)}
+    shapes |= {"sampling_locations": (1, 1, 1, 1, 1, 2), "attention_weights": (1, 1, 1, 1, 1)}
+    with pytest.raises(InvalidArgument) as raised:
+        spec.bind(shapes, {})
+    assert str(raised.value) == "MSDeformAttn input spatial_shapes: dimension 1 is 3; wanted 2; check the input shapes"
+    arrays = {name: np.zeros(shape) for name, shape in shapes.items()}
+    assert run_driver([DriverCase(spec, arrays, {}, types)], sanitizers="address,undefined") == [str(raised.value)]
+
+
+@pytest.mark.slow
 def test_cpp_refuses_what_would_overflow_its_indices() -> None:
     from tests.cpp.driver import DriverCase, run_driver
 

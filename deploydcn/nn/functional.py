@@ -39,9 +39,11 @@ def _autocast(input: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
     return tuple(None if tensor is None else tensor.to(dtype) for tensor in (input, *others))
 
 
-def _beside(input: Tensor, offset: Tensor) -> Tensor:
-    """Offsets in a type that the operators take beside this input: its own, or float32."""
-    return offset if offset.dtype == input.dtype else offset.float()
+def _positions(input: Tensor, *positions: Tensor | None) -> tuple[Any, ...]:
+    """Sampling positions in one type that the operators take beside this input: its own if all have it, else float32."""
+    same = all(tensor is None or tensor.dtype == input.dtype for tensor in positions)
+    dtype = input.dtype if same else torch.float32
+    return tuple(None if tensor is None else tensor.to(dtype) for tensor in positions)
 
 
 def deform_conv2d(
@@ -83,7 +85,7 @@ def deform_conv2d(
     output: Tensor = torch.ops.deploydcn.deform_conv2d(
         input,
         weight,
-        _beside(input, offset),
+        *_positions(input, offset),
         bias,
         mask,
         pair(stride, "stride"),
@@ -189,13 +191,6 @@ def deform_psroi_pool(
     return output if mask is None else output * mask, count
 
 
-def _positions(input: Tensor, rois: Tensor, offset: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Boxes and offsets in one type: the input's if both have it, else float32."""
-    same = rois.dtype == input.dtype and (offset is None or offset.dtype == input.dtype)
-    dtype = input.dtype if same else torch.float32
-    return rois.to(dtype), None if offset is None else offset.to(dtype)
-
-
 def dcnv3(
     input: Tensor,
     offset: Tensor,
@@ -230,7 +225,7 @@ def dcnv3(
     input, mask = _autocast(input, mask)
     output: Tensor = torch.ops.deploydcn.dcnv3(
         input,
-        _beside(input, offset),
+        *_positions(input, offset),
         mask,
         pair(kernel_size, "kernel_size"),
         pair(stride, "stride"),
@@ -241,3 +236,86 @@ def dcnv3(
         int(remove_center),
     )
     return output
+
+
+def dcnv4(
+    input: Tensor,
+    offset_mask: Tensor,
+    *,
+    kernel_size: Pair = 3,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+    offset_scale: float = 1.0,
+    remove_center: bool = False,
+    softmax: bool = False,
+) -> Tensor:
+    """The core of DCNv4 (Xiong et al. 2024), channels last: `dcnv3` with offsets and masks in one tensor; arguments as there, and
+
+    Args:
+        offset_mask: (N, oH, oW, 3*groups*P rounded up to a multiple of 8), input's dtype or float32. Group g has channels
+            [3*g*P, 3*(g + 1)*P): 2*P offsets in pixels, (x, y) per tap, then P masks. What fills the channels up is not read.
+        softmax: the masks of a group are the softmax of those given.
+    """
+    (input,) = _autocast(input)
+    output: Tensor = torch.ops.deploydcn.dcnv4(
+        input,
+        *_positions(input, offset_mask),
+        pair(kernel_size, "kernel_size"),
+        pair(stride, "stride"),
+        four_sides(padding),
+        pair(dilation, "dilation"),
+        groups,
+        offset_scale,
+        int(remove_center),
+        int(softmax),
+    )
+    return output
+
+
+def ms_deform_attn(
+    value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor, sampling_locations: Tensor, attention_weights: Tensor
+) -> Tensor:
+    """Multi-scale deformable attention (Zhu et al. 2021, Deformable DETR), between its projections.
+
+    Args:
+        value: (N, S, M, D), M heads of D channels; the levels' pixels row by row.
+        spatial_shapes: (L, 2) int64, (height, width) of each level.
+        level_start_index: (L) int64, the first pixel of each level in `value`.
+        sampling_locations: (N, Q, M, L, P, 2), (x, y), 0 and 1 at the level's borders; value's dtype or float32.
+        attention_weights: (N, Q, M, L, P).
+
+    Returns:
+        (N, Q, M*D).
+
+    Raises:
+        InvalidArgument: shapes or dtypes do not fit, or a level does not lie in `value`.
+    """
+    value, attention_weights = _autocast(value, attention_weights)
+    output: Tensor = torch.ops.deploydcn.ms_deform_attn(
+        value, spatial_shapes, level_start_index, *_positions(value, sampling_locations), attention_weights
+    )
+    return output
+
+
+def flash_deform_attn(value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor, sampling: Tensor, *, points: int) -> Tensor:
+    """DCNv4's FlashDeformAttn: `ms_deform_attn` with locations and logits in one tensor; composed of slices, a softmax and that.
+
+    Args:
+        sampling: (N, Q, M, 3*L*points), per head 2*L*points locations, (x, y) per point, then L*points logits, whose softmax
+            over all levels and points weights them.
+        points: per level.
+
+    Returns:
+        (N, Q, M, D).
+    """
+    levels = spatial_shapes.shape[0]
+    if sampling.shape[-1] != 3 * levels * points:
+        raise InvalidArgument(f"sampling has {sampling.shape[-1]} numbers per head; wanted {3 * levels * points} = 3 * levels * points")
+    shape = (*sampling.shape[:-1], levels, points)
+    locations = sampling[..., : 2 * levels * points].reshape(*shape, 2)
+    precise = torch.float64 if value.dtype == torch.float64 else torch.float32
+    weights = sampling[..., 2 * levels * points :].softmax(-1, dtype=precise).to(value.dtype).reshape(shape)
+    output = ms_deform_attn(value, spatial_shapes, level_start_index, locations, weights)
+    return output.reshape(*output.shape[:2], *value.shape[2:])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from deploydcn.errors import InvalidArgument
-from deploydcn.ops import dcnv3, deform_conv2d, deform_psroi_pool, deform_roi_pool, grouped_conv2d
+from deploydcn.ops import dcnv3, dcnv4, deform_conv2d, deform_psroi_pool, deform_roi_pool, grouped_conv2d, ms_deform_attn
 from deploydcn.ops.case import Case
 from deploydcn.spec import OpSpec
 
@@ -34,6 +34,8 @@ OPS: tuple[Op, ...] = (
     Op(deform_roi_pool.SPEC, deform_roi_pool.reference, deform_roi_pool.CASES),
     Op(deform_psroi_pool.SPEC, deform_psroi_pool.reference, deform_psroi_pool.CASES),
     Op(dcnv3.SPEC, dcnv3.reference, dcnv3.CASES),
+    Op(dcnv4.SPEC, dcnv4.reference, dcnv4.CASES),
+    Op(ms_deform_attn.SPEC, ms_deform_attn.reference, ms_deform_attn.CASES),
     # new-op: insert above
 )
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from deploydcn.export.builder import OpBuilder
 from deploydcn.export.portable.node import SpecNode
-from deploydcn.export.portable.sampling import coordinate, corners, pixel_table, weighted_rows
+from deploydcn.export.portable.sampling import Coordinate, coordinate, corners, pixel_table, weighted_rows
 
 
 def ms_deform_attn(op: OpBuilder, node: SpecNode) -> list[ir.Value]:
@@ -15,11 +16,14 @@ def ms_deform_attn(op: OpBuilder, node: SpecNode) -> list[ir.Value]:
     _, queries, _, levels, points, _ = op.sizes(node.inputs["sampling_locations"], 6)
     height, width = (op.reshape(op.Gather(node.inputs["spatial_shapes"], axis, axis=1), levels, 1) for axis in (0, 1))
 
-    def position(axis: int, size: ir.Value) -> ir.Value:
-        located = op.Gather(op.to_real(node.inputs["sampling_locations"]), axis, axis=-1)  # (N, Q, M, L, P)
-        return op.Sub(op.Mul(located, op.Cast(size, to=op.real)), 0.5)
+    double = ir.DataType.DOUBLE  # the product in float32 would lose 3e-5 of a pixel on a level 900 wide
 
-    y, x = coordinate(op, position(1, height)), coordinate(op, position(0, width))
+    def position(axis: int, size: ir.Value) -> Coordinate:
+        located = op.Gather(node.inputs["sampling_locations"], axis, axis=-1)  # (N, Q, M, L, P)
+        exact = op.Mul(op.Cast(located, to=double), op.Cast(size, to=double))
+        return coordinate(op, op.Sub(exact, np.array(0.5)), double)
+
+    y, x = position(1, height), position(0, width)
 
     # Row (n*S + level's start + y*W + x)*M + m of the table holds the channels of one head at one pixel.
     rows = op.product(batch, pixels, heads)

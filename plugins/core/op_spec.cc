@@ -53,6 +53,9 @@ std::string advice(const OpSpec& spec, const Expression& expression) {
 std::string explain(const OpSpec& spec, const Expression& expression, const Axes& axes) {
   const Expression* rule = expression.is_axis() ? size_rule(spec, expression.axis()) : nullptr;
   const Expression& shown = rule ? *rule : expression;
+  const bool constant =
+      !std::any_of(shown.tokens.begin(), shown.tokens.end(), [](Token token) { return token.kind == 'a'; });
+  if (constant) return advice(spec, shown);
   std::ostringstream out;
   out << " = " << shown.text;
   if (!shown.is_axis()) {

@@ -19,13 +19,25 @@ struct Coordinate {
   float fraction;  // in [0, 1]
   bool inside;     // strictly between -1 and size
 
+  // No image is larger than 2^30 pixels, so an offset beyond that is outside; so are NaN and infinity.
+  static constexpr float kFar = 1073741824.f;
+
   __device__ __forceinline__ Coordinate(float offset, int base, int size) {
     const float floor = floorf(offset);
-    // No image is larger than 2^30 pixels, so an offset beyond that is outside; so are NaN and infinity.
-    const bool finite = fabsf(floor) < 1073741824.f;
+    const bool finite = fabsf(floor) < kFar;
     index = (finite ? static_cast<int>(floor) : 0) + base;
     fraction = offset - floor;
     inside = finite && index < size && (index >= 0 || (index == -1 && fraction > 0.f));
+  }
+
+  // At share * size - 0.5. The product is kept as its float32 and what rounding cut off: without that it would be wrong
+  // by 3e-5 of a pixel at 900 pixels.
+  static __device__ __forceinline__ Coordinate of_share(float share, int size) {
+    const float length = static_cast<float>(size);
+    const float product = __fmul_rn(share, length);  // never contracted with what follows
+    const float floor = floorf(product);
+    if (!(fabsf(floor) < kFar)) return Coordinate(kFar, 0, size);
+    return Coordinate(product - floor - 0.5f + fmaf(share, length, -product), static_cast<int>(floor), size);
   }
 };
 

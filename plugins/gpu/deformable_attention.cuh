@@ -53,6 +53,49 @@ class WindowPoints {
   int row_ = 0, column_ = 0;
 };
 
+// The points of several levels, level by level. Levels are data: one that does not lie in the value is not read.
+class LevelPoints {
+ public:
+  __device__ __forceinline__ LevelPoints(const AttentionArguments& a, int) { enter_level(a); }
+  // Whether every level so far lies in the value.
+  __device__ __forceinline__ bool valid() const { return valid_; }
+
+  __device__ __forceinline__ Footprint<4> locate(const AttentionArguments&, float x, float y, float weight) const {
+    const Coordinate at_y = Coordinate::of_share(y, height_), at_x = Coordinate::of_share(x, width_);
+    Footprint<4> footprint = {{-1, -1, -1, -1}, {0.f, 0.f, 0.f, 0.f}};
+    if (!at_y.inside || !at_x.inside) return footprint;
+    set_corners(footprint, at_y, at_x, height_, width_, weight);
+#pragma unroll
+    for (int corner = 0; corner < 4; ++corner) {
+      if (footprint.pixel[corner] >= 0) footprint.pixel[corner] += start_;
+    }
+    return footprint;
+  }
+  __device__ __forceinline__ void next(const AttentionArguments& a) {
+    if (++point_ < a.points_per_level) return;
+    point_ = 0;
+    if (++level_ * a.points_per_level < a.points) enter_level(a);
+  }
+
+ private:
+  __device__ __forceinline__ void enter_level(const AttentionArguments& a) {
+    const auto* shapes = static_cast<const int64_t*>(a.spatial_shapes) + 2 * level_;
+    const int64_t height = __ldg(shapes), width = __ldg(shapes + 1);
+    const int64_t start = __ldg(static_cast<const int64_t*>(a.level_start_index) + level_);
+    // Sizes of at most 30 bits each: their product fits.
+    const bool fits = height >= 1 && height <= a.pixels && width >= 1 && width <= a.pixels && start >= 0 &&
+                      start <= a.pixels - height * width;
+    height_ = fits ? static_cast<int>(height) : 0;
+    width_ = fits ? static_cast<int>(width) : 0;
+    start_ = fits ? static_cast<int>(start) : 0;
+    valid_ = valid_ && fits;
+  }
+
+  int level_ = 0, point_ = 0;
+  int height_ = 0, width_ = 0, start_ = 0;
+  bool valid_ = true;
+};
+
 template <class T>
 __device__ __forceinline__ float read_float(const void* data, bool is_float, int64_t index) {
   return is_float ? __ldg(static_cast<const float*>(data) + index)

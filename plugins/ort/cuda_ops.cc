@@ -1,10 +1,12 @@
 // The GPU kernels on ONNX Runtime's CUDA execution provider: on the session's stream, in its memory, in linear layout.
 // float64 has no GPU kernels; the runtime runs such nodes on the CPU.
 #include "ops/dcnv3/dcnv3_cuda.h"
+#include "ops/dcnv4/dcnv4_cuda.h"
 #include "ops/deform_conv2d/deform_conv2d_cuda.h"
 #include "ops/deform_psroi_pool/deform_psroi_pool_cuda.h"
 #include "ops/deform_roi_pool/deform_roi_pool_cuda.h"
 #include "ops/grouped_conv2d/grouped_conv2d_cuda.h"
+#include "ops/ms_deform_attn/ms_deform_attn_cuda.h"
 // new-gpu-op: include above
 #include "ort/providers.h"
 #include "ort/runtime.h"
@@ -13,11 +15,8 @@ namespace deploydcn::ort {
 namespace {
 
 const gpu::GpuOp* const kOps[] = {
-    &deform_conv2d::kGpuOp,
-    &grouped_conv2d::kGpuOp,
-    &deform_roi_pool::kGpuOp,
-    &deform_psroi_pool::kGpuOp,
-    &dcnv3::kGpuOp,
+    &deform_conv2d::kGpuOp, &grouped_conv2d::kGpuOp, &deform_roi_pool::kGpuOp, &deform_psroi_pool::kGpuOp,
+    &dcnv3::kGpuOp,         &dcnv4::kGpuOp,          &ms_deform_attn::kGpuOp,
     // new-gpu-op: insert above
 };
 

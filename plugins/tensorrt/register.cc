@@ -1,9 +1,11 @@
 // What TensorRT finds in this library: the list of creators, and where to log.
 #include "ops/dcnv3/dcnv3_cuda.h"
+#include "ops/dcnv4/dcnv4_cuda.h"
 #include "ops/deform_conv2d/deform_conv2d_cuda.h"
 #include "ops/deform_psroi_pool/deform_psroi_pool_cuda.h"
 #include "ops/deform_roi_pool/deform_roi_pool_cuda.h"
 #include "ops/grouped_conv2d/grouped_conv2d_cuda.h"
+#include "ops/ms_deform_attn/ms_deform_attn_cuda.h"
 // new-gpu-op: include above
 #include "tensorrt/logger.h"
 #include "tensorrt/plugin.h"
@@ -22,6 +24,8 @@ DEPLOYDCN_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& 
       {deform_roi_pool::kGpuOp, "DeformRoIPool", "deploydcn"},
       {deform_psroi_pool::kGpuOp, "DeformPSRoIPool", "deploydcn"},
       {dcnv3::kGpuOp, "DCNv3", "deploydcn"},
+      {dcnv4::kGpuOp, "DCNv4", "deploydcn"},
+      {ms_deform_attn::kGpuOp, "MSDeformAttn", "deploydcn"},
       // new-gpu-op: insert above
   };
   constexpr int32_t kCount = sizeof creators / sizeof creators[0];

@@ -48,6 +48,9 @@ def test_all_goldens_are_here() -> None:
     assert {family: families.count(family) for family in families} == {
         "deform_conv2d": 30,
         "dcnv3": 26,
+        "dcnv4": 19,
+        "flash_deform_attn": 3,
+        "ms_deform_attn": 7,
         "mmcv_deform_roi_pool": 17,
         "deform_psroi_pool": 14,
         "mmcv_roi_modules": 2,
@@ -64,6 +67,20 @@ def test_equals_published_output(path: Path, backend: str) -> None:
     assert golden.wanted
     for output, wanted in golden.wanted:
         assert relative_error(np.asarray(got[output]), wanted) <= golden.tolerance
+    for output, wrong in golden.wrong:
+        assert relative_error(np.asarray(got[output]), wrong) > 0.1
+
+
+@pytest.mark.parametrize("path", [path for path in GOLDENS if path.stem.startswith("flash_")], ids=lambda path: path.stem)
+def test_flash_deform_attn_equals_published_output(path: Path) -> None:
+    import torch
+
+    from deploydcn.nn import flash_deform_attn
+
+    arrays, published = load(path)
+    tensors = [torch.from_numpy(arrays[f"in_{name}"]) for name in ("value", "spatial_shapes", "level_start_index", "sampling_loc_attn")]
+    got = flash_deform_attn(*tensors, points=published["K"])
+    assert relative_error(got.numpy(), arrays["out_output"]) <= 5e-6
 
 
 # A module pools twice: fully connected layers predict the second pass' offsets (and mask) from the first's result.

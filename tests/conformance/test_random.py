@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+from hypothesis import HealthCheck, given, settings
 
 from deploydcn.ops import op_named
 from deploydcn.runners import load
 from tests.conformance.backends import BACKENDS
 from tests.conformance.single_node import single_node_model
+from tests.conformance.strategies import STRATEGIES
+from tests.conformance.tolerances import TOLERANCE as TOLERANCES
+from tests.conformance.tolerances import largest_error
+from tests.cpp.driver import DriverCase
 
 OP = op_named("DeformConv2d")
 CONFIGURATIONS = 300
@@ -156,3 +162,20 @@ def test_one_dynamic_session_runs_several_shapes() -> None:
             feed["mask"] = np.ones((n, inputs["mask"].shape[1], oh, ow), np.float32)
         wanted = torchvision_float64(feed, attributes)
         assert float(np.abs(runner.run(feed)["Y"] - wanted).max()) <= TOLERANCE * float(np.ptp(wanted))
+
+
+@pytest.mark.slow
+@pytest.mark.backend("ort")
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_any_shape_in_onnxruntime(name: str) -> None:
+    """What hypothesis draws, against the reference: the kernel behind ONNX Runtime's own shapes, types and memory."""
+
+    @settings(max_examples=60, deadline=None, derandomize="CI" in os.environ, suppress_health_check=list(HealthCheck))
+    @given(STRATEGIES[name].cases)
+    def check(case: DriverCase) -> None:
+        wanted = op_named(name).reference(case.inputs, case.attributes)
+        got = BACKENDS["ort"](op_named(name), case.inputs, case.attributes, case.types)
+        slack = 4 if case.attributes.get("activation") else 1  # a clamp can shrink the largest output, which errors are relative to
+        assert largest_error(got, wanted) <= slack * TOLERANCES[case.types["T"]], (case.attributes, case.types)
+
+    check()

@@ -12,10 +12,12 @@
 #include <thread>
 
 #include "ops/dcnv3/dcnv3_cpu.h"
+#include "ops/dcnv4/dcnv4_cpu.h"
 #include "ops/deform_conv2d/deform_conv2d_cpu.h"
 #include "ops/deform_psroi_pool/deform_psroi_pool_cpu.h"
 #include "ops/deform_roi_pool/deform_roi_pool_cpu.h"
 #include "ops/grouped_conv2d/grouped_conv2d_cpu.h"
+#include "ops/ms_deform_attn/ms_deform_attn_cpu.h"
 // new-op: include above
 #include "case_file.h"
 
@@ -24,11 +26,8 @@ using namespace deploydcn;
 namespace {
 
 const CpuOp* const kOps[] = {
-    &deform_conv2d::kCpuOp,
-    &grouped_conv2d::kCpuOp,
-    &deform_roi_pool::kCpuOp,
-    &deform_psroi_pool::kCpuOp,
-    &dcnv3::kCpuOp,
+    &deform_conv2d::kCpuOp, &grouped_conv2d::kCpuOp, &deform_roi_pool::kCpuOp, &deform_psroi_pool::kCpuOp,
+    &dcnv3::kCpuOp,         &dcnv4::kCpuOp,          &ms_deform_attn::kCpuOp,
     // new-op: insert above
 };
 

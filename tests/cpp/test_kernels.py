@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from deploydcn.ops import OPS, Op
-from tests.conformance.backends import numpy_dtype
+from deploydcn.ops import OPS, Op, op_named
+from tests.conformance.strategies import STRATEGIES
 from tests.conformance.test_conformance import inputs_of
 from tests.conformance.tolerances import TOLERANCE, largest_error
 from tests.cpp.driver import ROOT, DriverCase, build_driver, run_driver
@@ -57,74 +57,14 @@ def test_eight_callers_share_one_kernel_under_tsan(op: Op) -> None:
     assert_equal_reference(op, cases, run_driver(cases, sanitizers="thread", threads=2, callers=8))
 
 
-@st.composite
-def configurations(draw: st.DrawFn) -> dict[str, Any]:
-    """Any legal deformable or plain convolution of a few thousand operations, offsets of any magnitude."""
-    small = st.integers(1, 4)
-    group, offset_group = draw(small), draw(small)
-    unit = int(np.lcm(group, offset_group))
-    size = st.integers(1, 9)
-    return {
-        "batch": draw(st.integers(0, 3)),
-        "channels": unit * draw(st.integers(1, 6)),
-        "outputs": group * draw(st.integers(1, 20)),
-        "image": (draw(size), draw(st.integers(1, 40))),
-        "kernel": (draw(st.integers(1, 4)), draw(st.integers(1, 4))),
-        "group": group,
-        "offset_group": offset_group,
-        "strides": (draw(small), draw(small)),
-        "dilations": (draw(small), draw(small)),
-        "pads": tuple(draw(st.integers(0, 6)) for _ in range(4)),
-        "bias": draw(st.booleans()),
-        "mask": draw(st.booleans()),
-        "constant": draw(st.booleans()),
-        "activation": draw(st.sampled_from(["", "relu", "relu6", "silu"])),
-        "spread": draw(st.sampled_from([0.0, 0.6, 3.0, 40.0, 1e6, 3e8, 1e30])),
-        "row": draw(st.integers(0, 6)),
-        "isa": draw(st.sampled_from(runnable_isas())),
-        "threads": draw(st.integers(1, 3)),
-        "seed": draw(st.integers(0, 2**31)),
-    }
-
-
-def build_case(op: Op, c: dict[str, Any]) -> DriverCase | None:
-    """The configuration as a case of an operator; None where the window does not fit the image."""
-    attributes = {name: c[name] for name in ("strides", "dilations", "pads", "group", "activation")}
-    x = (c["batch"], c["channels"], *c["image"])
-    weight = (c["outputs"], c["channels"] // c["group"], *c["kernel"])
-    deformable = op.spec.name == "DeformConv2d"
-    if deformable:
-        attributes["offset_group"] = c["offset_group"]
-    n, _, oh, ow = op.spec.output_shapes({"X": x, "W": weight}, attributes)[0]
-    if oh < 1 or ow < 1:
-        return None
-    taps = c["offset_group"] * c["kernel"][0] * c["kernel"][1]
-    rng = np.random.default_rng(c["seed"])
-    inputs = {"X": rng.standard_normal(x), "W": rng.standard_normal(weight)}
-    if deformable:
-        inputs["offset"] = rng.standard_normal((n, 2 * taps, oh, ow)) * c["spread"]
-    if c["bias"]:
-        inputs["B"] = rng.standard_normal(c["outputs"])
-    if deformable and c["mask"]:
-        inputs["mask"] = rng.uniform(-1, 2, (n, taps, oh, ow))
-    rows = op.spec.type_rows
-    types = rows[c["row"] % len(rows)]
-    param = {tensor.name: tensor.type_param for tensor in op.spec.inputs}
-    with np.errstate(over="ignore"):
-        rounded = {name: value.astype(numpy_dtype(types[param[name]])) for name, value in inputs.items()}
-    return DriverCase(op.spec, rounded, attributes, types, frozenset({"W"}) if c["constant"] else frozenset())
-
-
-@pytest.mark.parametrize("op", OPS[:2], ids=lambda op: op.spec.snake_name)
-def test_any_shape_under_asan_and_ubsan(op: Op) -> None:
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_any_shape_under_asan_and_ubsan(name: str) -> None:
     build_driver("address,undefined")
 
     @settings(max_examples=60, deadline=None, derandomize="CI" in os.environ, suppress_health_check=list(HealthCheck))
-    @given(st.lists(configurations(), min_size=5, max_size=5))
-    def check(batch: list[dict[str, Any]]) -> None:
-        cases = [case for c in batch if (case := build_case(op, c))]
-        results = run_driver(cases, sanitizers="address,undefined", threads=batch[0]["threads"], isa=batch[0]["isa"])
-        assert_equal_reference(op, cases, results)
+    @given(st.lists(STRATEGIES[name].cases, min_size=5, max_size=5), st.sampled_from(runnable_isas()), st.integers(1, 3))
+    def check(cases: list[DriverCase], isa: str, threads: int) -> None:
+        assert_equal_reference(op_named(name), cases, run_driver(cases, sanitizers="address,undefined", threads=threads, isa=isa))
 
     check()
 

@@ -121,7 +121,7 @@ def measure(library: Path, sm: int) -> list[Kernel]:
     current: Counter[str] = Counter()
     for line in dump(library, "-sass", "-arch", f"sm_{sm}").splitlines():
         if "Function : " in line:
-            current = counts.setdefault(line.rpartition(" ")[2], Counter())
+            current = counts[line.rpartition(" ")[2]] = Counter()  # a kernel that several operators share is there several times
         elif instruction := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_.]+)", line):
             current.update(column for column, starts in COUNTED.items() if instruction.group(1).startswith(starts))
     names = readable([name for name, *_ in usage])

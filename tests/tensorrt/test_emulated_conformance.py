@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from deploydcn.ops import OPS, Op
+from deploydcn.ops import OPS, Op, op_named
 from deploydcn.ops.case import Case
 from deploydcn.testing import PluginFailure, run_plugin
 from deploydcn.testing.plugins import Engine, Schedule, run_kernel, run_ort_op
+from tests.conformance.strategies import STRATEGIES, Strategy
 from tests.conformance.test_conformance import inputs_of
 from tests.conformance.tolerances import TOLERANCE, largest_error, relative_error
 from tests.cpp.driver import DriverCase, run_plugin_driver
-from tests.cpp.test_kernels import build_case, configurations
 
 pytestmark = [pytest.mark.backend("emulation"), pytest.mark.slow]
 
@@ -123,30 +123,28 @@ def test_onnxruntime_cuda_ops_on_a_fake_runtime(op: Op) -> None:
 UNIT_ROUNDOFF = {"float32": 0.0, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 
-def error_bound(op: Op, case: DriverCase, wanted: np.ndarray) -> np.ndarray:
-    """How far each output may be off. Samples are rounded to T before the product, outputs after it: with few products that
-    cancel, the former is more than half an ulp of any result. Sums are float32, as in TOLERANCE."""
-    positive = {name: value if name == "offset" else np.abs(value) for name, value in case.inputs.items()}
-    magnitude = op.reference(positive, {**case.attributes, "activation": ""})[0]
-    activation_slope = 1.1  # the largest of silu; the others have 1
-    rounding = UNIT_ROUNDOFF[case.types["T"]] * (activation_slope * magnitude + np.abs(wanted))
+def error_bound(strategy: Strategy, case: DriverCase, wanted: np.ndarray) -> np.ndarray:
+    """How far each output may be off: half an ulp of it, what rounding the products before they are summed costs (with few that
+    cancel that is more than half an ulp of any result), and sums in float32, as in TOLERANCE."""
+    unactivated = {"activation": ""} if "activation" in case.attributes else {}
+    magnitude = np.abs(op_named(case.spec.name).reference(strategy.positive(case), {**case.attributes, **unactivated})[0])
+    rounding = UNIT_ROUNDOFF[case.types["T"]] * (strategy.inner_rounding * magnitude + np.abs(wanted))
     return np.asarray(1.01 * rounding + TOLERANCE["float32"] * max(1e-2, float(np.max(magnitude, initial=0.0))))
 
 
-@pytest.mark.parametrize("op", OPS[:2], ids=lambda op: op.spec.snake_name)
-def test_any_shape_through_the_plugin(op: Op) -> None:
-    """Configurations that hypothesis draws, offsets of any magnitude, against the reference."""
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_any_shape_through_the_plugin(name: str) -> None:
+    """Configurations that hypothesis draws, positions of any magnitude, against the reference."""
 
     @settings(max_examples=150, deadline=None, derandomize="CI" in os.environ, suppress_health_check=list(HealthCheck))
-    @given(configurations(), st.sampled_from(["source", "ptx80"]), st.sampled_from(SCHEDULES))
-    def check(configuration: dict[str, Any], engine: Engine, schedule: Schedule) -> None:
-        case = build_case(op, configuration)
-        if case is None or "float64" in case.types.values():
+    @given(STRATEGIES[name].cases, st.sampled_from(["source", "ptx80"]), st.sampled_from(SCHEDULES))
+    def check(case: DriverCase, engine: Engine, schedule: Schedule) -> None:
+        if "float64" in case.types.values():
             return
-        wanted = op.reference(case.inputs, case.attributes)[0]
-        bound = error_bound(op, case, wanted)
+        wanted = op_named(name).reference(case.inputs, case.attributes)[0]
+        bound = error_bound(STRATEGIES[name], case, wanted)
         for run in (run_plugin, run_kernel):
-            got = run(op.spec.name, case.inputs, case.attributes, engine=engine, schedule=schedule)[0]
+            got = run(name, case.inputs, case.attributes, engine=engine, schedule=schedule)[0]
             assert (np.abs(got.astype(np.float64) - wanted) <= bound).all(), (case.attributes, case.types)
 
     check()

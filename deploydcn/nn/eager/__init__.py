@@ -16,6 +16,8 @@ IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "DeformRoIPool": roi_pooling.deform_roi_pool,
     "DeformPSRoIPool": roi_pooling.deform_psroi_pool,
     "DCNv3": attention.dcnv3,
+    "DCNv4": attention.dcnv4,
+    "MSDeformAttn": attention.ms_deform_attn,
     # new-op: insert above
 }
 """By operator name; each returns a tensor, or a tuple of as many as the operator has outputs."""

@@ -11,7 +11,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Golden:
-    """wanted: (our output's index, published array), all float32; tolerance: of the largest published value."""
+    """wanted: (our output's index, published array), all float32; tolerance: of the largest published value. wrong: likewise, what
+    must not come out: results of a published defect."""
 
     op: str
     inputs: Mapping[str, np.ndarray]
@@ -19,6 +20,7 @@ class Golden:
     wanted: tuple[tuple[int, np.ndarray], ...]
     # float32 sums without fused multiply-add on the published side.
     tolerance: float = 5e-6
+    wrong: tuple[tuple[int, np.ndarray], ...] = ()
 
 
 Reader = Callable[[str, Mapping[str, np.ndarray], Mapping[str, Any]], Golden]
