@@ -54,6 +54,8 @@ def frontends() -> tuple[Frontend, ...]:
     """All frontends, in the order they are asked: what the user registered comes first."""
     from deploydcn.export.frontends import (
         charlesshang,
+        dcnv4,
+        deformable_attention,
         deformable_convnets,
         edvr,
         internimage,
@@ -76,6 +78,8 @@ def frontends() -> tuple[Frontend, ...]:
         pure_pytorch,
         kornia,
         internimage,
+        dcnv4,
+        deformable_attention,
         roi_pooling,
         transformers,
     )

@@ -1,4 +1,4 @@
-"""InternImage's layer: its Function, signature and layout, written for these tests."""
+"""InternImage's and DCNv4's layers: their Functions, signatures and layouts, written for these tests."""
 
 from __future__ import annotations
 
@@ -77,6 +77,35 @@ class DCNv3Function(Function):
         return dcnv3_core_pytorch(input, offset, mask, *window, group, group_channels, offset_scale, remove_center)
 
 
+class DCNv4Function(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input,
+        offset_mask,
+        kernel_h,
+        kernel_w,
+        stride_h,
+        stride_w,
+        pad_h,
+        pad_w,
+        dilation_h,
+        dilation_w,
+        group,
+        group_channels,
+        offset_scale,
+        im2col_step,
+        remove_center,
+    ):
+        foreign.require_compiled()
+        points = kernel_h * kernel_w - remove_center
+        batch, rows, columns, _ = offset_mask.shape
+        parts = offset_mask[..., : 3 * group * points].reshape(batch, rows, columns, group, 3 * points)
+        offset, mask = parts[..., : 2 * points].flatten(3), parts[..., 2 * points :].flatten(3)
+        window = kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w
+        return dcnv3_core_pytorch(input, offset, mask, *window, group, group_channels, offset_scale, remove_center)
+
+
 class DCNv3(nn.Module):
     """InternImage's: offsets and masks from a depthwise branch, the masks through a softmax over the taps."""
 
@@ -102,3 +131,20 @@ class DCNv3(nn.Module):
         else:
             output = dcnv3_core_pytorch(value, self.offset(branch), mask, *window, *rest, self.remove_center)
         return self.output_proj(output).permute(0, 3, 1, 2)
+
+
+class DCNv4(nn.Module):
+    """One projection for both; its width rounded up to a multiple of eight."""
+
+    def __init__(self, channels=32, group=2, offset_scale=1.0, remove_center=False) -> None:
+        super().__init__()
+        self.channels, self.group, self.offset_scale, self.remove_center = channels, group, offset_scale, int(remove_center)
+        points = group * (9 - self.remove_center)
+        self.offset_mask = nn.Linear(channels, (3 * points + 7) // 8 * 8)
+        self.value_proj = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = x.permute(0, 2, 3, 1)
+        window = 3, 3, 1, 1, 1, 1, 1, 1
+        rest = self.group, self.channels // self.group, self.offset_scale, 256, self.remove_center
+        return DCNv4Function.apply(self.value_proj(value), self.offset_mask(value), *window, *rest).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""InternImage's DCNv3: kernels that are there, that are missing, and the PyTorch form."""
+"""InternImage's DCNv3 and DCNv4: kernels that are there, that are missing, and the PyTorch form."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tests.frontends import foreign
-from tests.frontends.channels_last import DCNv3
+from tests.frontends.channels_last import DCNv3, DCNv4
 from tests.frontends.helpers import DYNAMIC, exported, image, largest, replaced, with_large_offsets
 
 LAYERS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
@@ -18,6 +18,8 @@ LAYERS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "dcnv3_stride_scale": ("DCNv3", lambda: DCNv3(stride=2, offset_scale=2.0)),
     "dcnv3_without_centre": ("DCNv3", lambda: DCNv3(group=4, remove_center=True)),
     "dcnv3_in_pytorch": ("DCNv3", lambda: DCNv3(use_kernel=False, remove_center=True)),
+    "dcnv4": ("DCNv4", lambda: DCNv4(8)),
+    "dcnv4_without_centre": ("DCNv4", lambda: DCNv4(8, offset_scale=0.5, remove_center=True)),
 }
 
 
