@@ -42,6 +42,7 @@ def command(
     plugin: Annotated[list[Path] | None, typer.Option(help="A further plugin library, for operators of other domains. Repeatable.")] = None,
     timing_cache: Annotated[Path | None, typer.Option(help="File of measured kernel times to read and write (TensorRT only).")] = None,
     workspace: Annotated[int | None, typer.Option(min=0, help="Largest scratch memory of a layer, in MiB.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds TensorRT may take; then the build ends with an error.")] = None,
     verbosity: Annotated[str, typer.Option(help=f"Which of TensorRT's messages to show: {', '.join(VERBOSITIES)}.")] = "warning",
     as_json: Json = False,
 ) -> None:
@@ -61,6 +62,7 @@ def command(
             plugins=plugin or (),
             timing_cache=timing_cache,
             workspace=None if workspace is None else workspace << 20,
+            timeout=timeout,
             verbosity=verbosity,
             progress=progress,
         )

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ def build_engine(
     plugins: Sequence[str | os.PathLike[str]] = (),
     timing_cache: str | os.PathLike[str] | None = None,
     workspace: int | None = None,
+    timeout: float | None = None,
     verbosity: str = "warning",
     progress: Callable[[BuildProgress], None] | None = None,
 ) -> EngineReport:
@@ -72,6 +74,8 @@ def build_engine(
         timing_cache: a file of measured kernel times, read if it exists, written after the build (TensorRT; TensorRT-RTX
             measures nothing when it builds).
         workspace: largest scratch memory of a layer, in bytes.
+        timeout: seconds TensorRT may take, after which its process is ended; without it a build takes as long as it takes, and
+            there are models on which TensorRT never comes back.
         verbosity: "warning", "info" or "verbose": which of TensorRT's messages go to the logger "deploydcn.engine".
         progress: called with a BuildProgress now and then.
 
@@ -82,11 +86,11 @@ def build_engine(
         InvalidModel: the file, or a node in it, is not usable; the message names the node and the fix.
         InvalidArgument: options or profiles do not fit the model or the runtime.
         MissingDependency: the runtime is not installed.
-        RuntimeFailure: TensorRT cannot build the model, or crashed.
+        RuntimeFailure: TensorRT cannot build the model, crashed, or took longer than `timeout`.
         UserError: this installation has no plugin library.
     """
     start = time.perf_counter()
-    options = _Options(runtime, fp16, dtype, compute_capabilities, plugins, timing_cache, workspace, verbosity)
+    options = _Options(runtime, fp16, dtype, compute_capabilities, plugins, timing_cache, workspace, timeout, verbosity)
     rounded = tf32 if tf32 is not None else options.dtype is not None
     with contextlib.ExitStack() as stack:
         target = stack.enter_context(replace_on_success(engine_path))
@@ -112,7 +116,7 @@ def build_engine(
             "workspace": workspace,
             "verbosity": verbosity,
         }
-        worker = Worker(options.runtime, scratch, progress, _log_to(verbosity))
+        worker = Worker(options.runtime, scratch, progress, _log_to(verbosity), timeout)
         result = worker.run(request)
     notes = [*prepared.notes, *_changed_types(prepared, result), *_notes(options.runtime, embed_plugins, libraries)]
     return _report(Path(engine_path), options, prepared, result, libraries if embed_plugins else [], notes, worker.warnings(), start)
@@ -130,6 +134,7 @@ class _Options:
         plugins: Sequence[str | os.PathLike[str]],
         timing_cache: str | os.PathLike[str] | None,
         workspace: int | None,
+        timeout: float | None,
         verbosity: str,
     ) -> None:
         self.runtime: Runtime = runtime_named(runtime)
@@ -148,6 +153,8 @@ class _Options:
             )
         if workspace is not None and (not isinstance(workspace, int) or workspace < 0):
             raise InvalidArgument(f"workspace is {workspace!r}; wanted a number of bytes")
+        if timeout is not None and not 0 < timeout <= threading.TIMEOUT_MAX:
+            raise InvalidArgument(f"timeout is {timeout!r}; wanted a number of seconds above 0")
         if verbosity not in VERBOSITIES:
             raise InvalidArgument(f"verbosity is {verbosity!r}; wanted one of {', '.join(VERBOSITIES)}")
 

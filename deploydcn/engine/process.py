@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -34,12 +35,14 @@ NOISE = ("cudaError 35", "CUDA driver version is insufficient")
 
 @dataclass
 class Worker:
-    """One worker process. folder: an empty scratch folder. log: called with (severity, text) of TensorRT's messages."""
+    """One worker process. folder: an empty scratch folder. log: called with (severity, text) of TensorRT's messages.
+    timeout: seconds until it is ended."""
 
     runtime: Runtime
     folder: Path
     progress: Callable[[BuildProgress], None] | None = None
     log: Callable[[str, str], None] | None = None
+    timeout: float | None = None
     messages: list[tuple[str, str]] = field(default_factory=list)
     phase: str = "starting"
 
@@ -47,7 +50,7 @@ class Worker:
         """Build; the worker's result. The worker is ended whatever happens here, Ctrl-C included.
 
         Raises:
-            UserError: TensorRT refused or crashed.
+            UserError: TensorRT refused, crashed or took too long.
         """
         path = self.folder / "request.json"
         path.write_text(json.dumps(request))
@@ -70,12 +73,23 @@ class Worker:
             raise
         finally:
             os.close(write)
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            child.kill()  # which ends its messages too
+
+        clock = threading.Timer(threading.TIMEOUT_MAX if self.timeout is None else self.timeout, expire)
+        clock.daemon = True
+        clock.start()
         try:
             with os.fdopen(read) as pipe:
                 answer = self._listen(pipe)
+            clock.cancel()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(EXIT_SECONDS)
         finally:
+            clock.cancel()
             if child.poll() is None:
                 child.kill()
                 child.wait()
@@ -84,6 +98,12 @@ class Worker:
             return result
         if "failure" in answer:
             raise self._explain(answer["failure"])
+        if expired.is_set():
+            said = "; ".join(self.errors()[:2])
+            raise RuntimeFailure(
+                f"{self.runtime.title} was still {self._doing()} after {self.timeout:g} s and was ended; allow more time, give it fewer or "
+                f"narrower profiles, or build part of the model{f'; it had said: {said}' if said else ''}"
+            )
         raise self._crashed(child.returncode, output)
 
     def _environment(self) -> dict[str, str]:

@@ -63,7 +63,7 @@ def test_libraries_without_a_plain_name_get_a_link(tmp_path: Path, monkeypatch: 
 # ----------------------------------------------------------------------------------------------------------- TensorRT
 STAND_IN = '''
 """TensorRT's Python interface as far as the builder uses it; every call is written down."""
-import enum, json, os
+import enum, json, os, time
 __version__ = os.environ["FAKE_VERSION"]
 CALLS = []
 def note(name, *values):
@@ -129,6 +129,9 @@ class Builder:
             self.logger.log(1, "deploydcn: node 'neck.dcn': DeformConv2d: OH is 0; wanted at least 1")
             self.logger.log(1, "Error Code 9: plugin returned -1")
             return None
+        if fails == "hang":
+            self.logger.log(1, "Error Code 1: a loop")
+            while True: time.sleep(1)
         if fails == "abort":
             os.abort()
         if fails == "python":
@@ -163,6 +166,18 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     library.write_bytes(b"")
     monkeypatch.setattr("deploydcn.engine.build.plugin_library_path", lambda: library)
     return folder
+
+
+def processes_of(stand_in: Path) -> list[str]:
+    """Workers that still hold the stand-in: their import path names it."""
+    return [file.parent.name for file in Path("/proc").glob("[0-9]*/environ") if _names(file, stand_in)]
+
+
+def _names(environ: Path, folder: Path) -> bool:
+    try:
+        return str(folder) in environ.read_text(errors="replace")
+    except OSError:  # of another user, or gone
+        return False
 
 
 def calls(stand_in: Path) -> dict[str, list[Any]]:
@@ -248,17 +263,31 @@ def test_failures_say_what_and_leave_nothing(
 
 
 @pytest.mark.slow
+def test_a_build_that_never_returns_is_ended(stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_FAILS", "hang")
+    path = written(plain((1, 3, 8, 8)), tmp_path)
+    with pytest.raises(RuntimeFailure) as raised:
+        deploydcn.build_engine(path, tmp_path / "m.engine", timeout=20)  # long enough to reach the loop on a busy machine
+    assert "TensorRT was still building (Building) after 20 s and was ended; allow more time" in str(raised.value)
+    assert "it had said: Error Code 1: a loop" in str(raised.value)
+    assert not (tmp_path / "m.engine").exists()
+    assert not processes_of(stand_in)
+
+
+@pytest.mark.slow
 def test_interruption_ends_the_worker(stand_in: Path, tmp_path: Path) -> None:
     """Ctrl-C arrives as KeyboardInterrupt wherever the parent is; here in a progress callback."""
-    import subprocess
+
+    seen = []
 
     def interrupt(_: object) -> None:
+        seen.extend(processes_of(stand_in))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         deploydcn.build_engine(written(plain((1, 3, 8, 8)), tmp_path), tmp_path / "m.engine", progress=interrupt)
-    listing = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(stand_in) not in listing
+    assert seen
+    assert not processes_of(stand_in)
     assert not (tmp_path / "m.engine").exists()
 
 
@@ -285,6 +314,7 @@ def test_a_missing_plugin_library_matters_to_models_that_need_it(stand_in: Path,
         ({"fp16": True, "dtype": "bf16"}, "fp16 and dtype='bf16' were both given"),
         ({"dtype": "int8"}, "dtype is 'int8'; wanted fp16 or bf16"),
         ({"workspace": -1}, "workspace is -1; wanted a number of bytes"),
+        ({"timeout": 0}, "timeout is 0; wanted a number of seconds above 0"),
         ({"verbosity": "loud"}, "verbosity is 'loud'; wanted one of warning, info, verbose"),
         ({"plugins": ["none.so"]}, "none.so does not exist"),
         ({"runtime": "tensorrt-rtx", "timing_cache": "c"}, "TensorRT-RTX has no timing cache"),
