@@ -24,6 +24,7 @@ from deploydcn.export.dynamic import DynamicShapes, grown, parse_dynamic_shapes
 from deploydcn.export.finish import IR_VERSION, check_model, deformable_operators, finish, tensor_info
 from deploydcn.export.frontends.substitution import Substitution
 from deploydcn.export.report import ExportReport
+from deploydcn.export.symbolic import symbolic_sizes
 from deploydcn.export.targets import TARGETS
 from deploydcn.export.translation import explain_capture_failure, explain_translation_failure, lower_to_onnx_ops
 from deploydcn.files import replace_on_success
@@ -127,7 +128,7 @@ class Export:
         example = grown(tensors, self.dynamic.axes)
         args, kwargs = self.reference.signature.call_arguments(example)
         try:
-            with torch.no_grad(), substitution.installed() as module, _quiet():
+            with torch.no_grad(), substitution.installed() as module, symbolic_sizes(self.module), _quiet():
                 shapes = _as_torch_wants(self.dynamic, self.module, module, len(args))
                 program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
         except Exception as error:
@@ -149,6 +150,7 @@ class Export:
         if result is None:
             raise InternalError("torch.onnx.export returned no program")
         model: ir.Model = result.model
+        graph.adopt_constants(model)
         return model
 
     def _name(self, model: ir.Model, outputs: list[str]) -> None:

@@ -101,6 +101,18 @@ def new_initializer(model: ir.Model, array: np.ndarray, name: str) -> ir.Value:
 
 
 # --------------------------------------------------------------------------------------------------------- rewrites
+def adopt_constants(model: ir.Model) -> None:
+    """Give the graph the constants that its nodes use and it does not hold: onnxscript's fusion of clips makes several of one name, of
+    which the graph keeps the last."""
+    nodes = list(model.graph.all_nodes())
+    graphs = {id(holder): holder for node in nodes if (holder := node.graph) is not None}
+    held = {id(value) for holder in graphs.values() for value in holder.initializers.values()}
+    for node in nodes:
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.const_value is not None and value.producer() is None and id(value) not in held:
+                node.replace_input_with(index, new_initializer(model, value.const_value.numpy(), value.name or "constant"))
+
+
 def fold_batch_norm(model: ir.Model) -> list[str]:
     """conv -> BatchNormalization with constant parameters: into the convolution's weight and bias.
 

@@ -28,11 +28,24 @@ _LIBRARY_FOLDERS = (
 
 
 def lower_to_onnx_ops(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """Foreign operators -> ours, by the frontends; ours -> symbolic ONNX nodes."""
+    """Foreign operators -> ours, by the frontends, and torch's that have no translation -> others; ours -> symbolic ONNX nodes."""
     foreign = {operator: function for frontend in frontends() for operator, function in frontend.decompositions().items()}
+    foreign |= {torch.ops.aten._is_all_true.default: torch.all, torch.ops.aten.clamp.default: _clamp}
     own = {getattr(torch.ops.deploydcn, op.spec.snake_name).default: _symbolic(op.spec) for op in OPS}
-    lowered: torch.export.ExportedProgram = program.run_decompositions(foreign).run_decompositions(own)
+    # What was learnt of sizes would be asserted at every step: nothing for a file, and torch cannot always write it down.
+    program._guards_code = []
+    lowered: torch.export.ExportedProgram = program.run_decompositions({**foreign, **own})
+    lowered._guards_code = []
     return lowered
+
+
+def _clamp(x: torch.Tensor, lowest: Any = None, highest: Any = None) -> Any:
+    """clamp(min=0.1, max=1): PyTorch's ONNX exporter has no form of it with a float and an int."""
+    if isinstance(lowest, float) and isinstance(highest, int):
+        return torch.clamp(x, lowest, float(highest))
+    if isinstance(lowest, int) and isinstance(highest, float):
+        return torch.clamp(x, float(lowest), highest)
+    return NotImplemented
 
 
 def _symbolic(spec: OpSpec) -> Callable[..., Any]:

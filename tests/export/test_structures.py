@@ -87,6 +87,22 @@ def test_what_is_used_in_a_branch_is_not_fused(tmp_path: Path) -> None:
     assert report.operators == {"deploydcn::GroupedConv2d": 1}
 
 
+@pytest.mark.parametrize("bounds", [(0.0, 0.1), (0, 1)], ids=["floats", "mixed"])
+def test_clamps_of_one_tensor_keep_their_bounds(tmp_path: Path, bounds: tuple[float, float]) -> None:
+    """onnxscript fuses each pair into one Clip and gives all their bounds one name; and knows no clamp by a float and an int."""
+
+    class Clamps(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            first, second = bounds
+            x = torch.sigmoid(x)
+            return x.clamp(min=first, max=0.9).clamp(min=0.2) + x.clamp(min=second / 2, max=1).clamp(min=0.6)
+
+    path = tmp_path / "m.onnx"
+    deploydcn.export_onnx(Clamps(), 3 * torch.randn(4, 50), path)
+    x = 3 * torch.randn(4, 50)
+    np.testing.assert_allclose(deploydcn.load(path).run([x.numpy()])["output"], Clamps()(x), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("result", "message"),
     [
