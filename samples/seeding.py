@@ -12,33 +12,36 @@ from torch import Tensor, nn
 
 from deploydcn.nn import DeformConv2d
 
+OFFSET_BRANCHES = ("offset_conv", "sampling_offsets")
+"""What deformable convolutions and deformable attention call the layer that predicts their offsets."""
+
 
 def seed_offsets(model: nn.Module, *, pixels: float = 1.0, seed: int = 0) -> None:
-    """Non-zero offsets for every DeformConv2d: shifts of standard deviation `pixels`, a tenth of it data-dependent."""
+    """Non-zero offsets for every deformable layer: shifts of standard deviation `pixels`, a tenth of it data-dependent."""
     generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, DeformConv2d):
-            branch = module.offset_conv
+    for name, branch in model.named_modules():
+        if name.rpartition(".")[2] in OFFSET_BRANCHES:
             fan_in = branch.weight[0].numel()
             branch.weight.data = torch.randn(branch.weight.shape, generator=generator) * (0.1 * pixels / fan_in**0.5)
             branch.bias.data = torch.randn(branch.bias.shape, generator=generator) * pixels
 
 
 @torch.no_grad()
-def calibrate_batch_norm(model: nn.Module, images: Tensor, *, passes: int = 2) -> None:
-    """Give every BatchNorm2d the statistics it sees on `images`, so that activations keep a sensible scale."""
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # cumulative average
+def calibrate_batch_norm(model: nn.Module, *inputs: Tensor, **kwargs: Tensor) -> None:
+    """Give every batch norm, frozen ones of other frameworks too, the statistics it sees on an example call, so that activations keep
+    a sensible scale. Layers are settled in the order they run in."""
+
+    def settle(norm: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        norm.running_mean.copy_(arguments[0].mean((0, 2, 3)))
+        norm.running_var.copy_(arguments[0].var((0, 2, 3)))
+
+    norms = [module for module in model.modules() if getattr(module, "running_var", None) is not None]
+    hooks = [norm.register_forward_pre_hook(settle) for norm in norms]
     training = model.training
-    model.train()
-    for _ in range(passes):
-        model(images)
+    model.eval()(*inputs, **kwargs)
     model.train(training)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    for hook in hooks:
+        hook.remove()
 
 
 def deformable_copy(conv: nn.Conv2d, **options: object) -> DeformConv2d:

@@ -36,6 +36,7 @@ BACKENDS: dict[str, Callable[[], str]] = {
     "mmcv": _package("mmcv"),
     "transformers": _package("transformers"),
     "kornia": _package("kornia"),
+    "timm": _package("timm"),
     "basicsr": lambda: _package("basicsr")() or _package("distutils")(),
     "emulation": _nvcc,
     "rtx": _rtx,
