@@ -308,7 +308,7 @@ def flash_deform_attn(value: Tensor, spatial_shapes: Tensor, level_start_index: 
         points: per level.
 
     Returns:
-        (N, Q, M, D).
+        (N, Q, M*D).
     """
     levels = spatial_shapes.shape[0]
     if sampling.shape[-1] != 3 * levels * points:
@@ -317,5 +317,4 @@ def flash_deform_attn(value: Tensor, spatial_shapes: Tensor, level_start_index: 
     locations = sampling[..., : 2 * levels * points].reshape(*shape, 2)
     precise = torch.float64 if value.dtype == torch.float64 else torch.float32
     weights = sampling[..., 2 * levels * points :].softmax(-1, dtype=precise).to(value.dtype).reshape(shape)
-    output = ms_deform_attn(value, spatial_shapes, level_start_index, locations, weights)
-    return output.reshape(*output.shape[:2], *value.shape[2:])
+    return ms_deform_attn(value, spatial_shapes, level_start_index, locations, weights)

@@ -299,7 +299,7 @@ def test_a_whole_deformable_detr(tmp_path: Path) -> None:
             sizes = {f"{part}_{name}": 2 if name == "layers" else 16 for part in ("encoder", "decoder") for name in ("layers", "ffn_dim")}
             heads = {"encoder_attention_heads": HEADS, "decoder_attention_heads": HEADS}
             self.detector = DeformableDetrForObjectDetection(
-                DeformableDetrConfig(backbone_config=backbone, d_model=CHANNELS, num_queries=7, **sizes, **heads)
+                DeformableDetrConfig(backbone_config=backbone, d_model=32, num_queries=7, **sizes, **heads)
             )
 
         def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
