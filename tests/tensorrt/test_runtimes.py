@@ -33,7 +33,7 @@ except Exception:
     pass
 registry = trt.get_plugin_registry()
 facts = {"version": trt.__version__, "loaded": registry.load_library(sys.argv[2]) is not None}
-ours = [c for c in registry.all_creators if "eform" in c.name or "Grouped" in c.name]
+ours = [c for c in registry.all_creators if c.plugin_namespace == "deploydcn" or c.name == "DeformConv"]
 facts["creators"] = sorted([c.name, c.plugin_version, c.plugin_namespace] for c in ours)
 
 def create(name, phase, **fields):
