@@ -14,7 +14,7 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
-from seeding import calibrate_batch_norm, seed_offsets
+from seeding import calibrate_batch_norm, seed_offsets, seed_weights
 from torch import Tensor, nn
 from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
 
@@ -62,6 +62,7 @@ def build(height: int = 96, width: int = 128) -> tuple[nn.Module, dict[str, Tens
     model = Boxes(RTDetrForObjectDetection(config)).eval()
     noise = torch.randn(1, 3, 12, 12)
     example = {"pixel_values": nn.functional.interpolate(noise, size=(height, width), mode="bicubic")}
+    seed_weights(model)
     calibrate_batch_norm(model, **example)
-    seed_offsets(model)
+    seed_offsets(model, pixels=16.0)  # in eighths of a box, which is small before training: about a pixel
     return model, example

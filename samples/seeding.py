@@ -12,6 +12,19 @@ from torch import Tensor, nn
 
 from deploydcn.nn import DeformConv2d
 
+
+@torch.no_grad()
+def seed_weights(model: nn.Module, *, seed: int = 0) -> None:
+    """Weights that keep a signal's scale, for models that begin with small ones or zeros: there, nothing behind the first layers would
+    depend on the image, and no comparison could see a mistake. Comes before the functions below."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            fan_in = module.weight[0].numel()
+            gain = 2 if isinstance(module, nn.Conv2d) else 1  # a ReLU halves the power behind most convolutions
+            module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * (gain / fan_in) ** 0.5)
+
+
 OFFSET_BRANCHES = ("offset_conv", "sampling_offsets")
 """What deformable convolutions and deformable attention call the layer that predicts their offsets."""
 

@@ -39,13 +39,16 @@ RT = {
     "eval_size": None,
 }
 BOXES = ("logits", "pred_boxes")
+IN_BOXES = 16.0
+"""Offsets of RT-DETR's decoder are eighths of a box, which are small before training: so many are about a pixel."""
 
 
-def _settled(model: nn.Module, **example: Tensor) -> tuple[nn.Module, dict[str, Any]]:
-    from seeding import calibrate_batch_norm, seed_offsets
+def _settled(model: nn.Module, *, pixels: float = 1.0, **example: Tensor) -> tuple[nn.Module, dict[str, Any]]:
+    from seeding import calibrate_batch_norm, seed_offsets, seed_weights
 
+    seed_weights(model)
     calibrate_batch_norm(model, **example)
-    seed_offsets(model)
+    seed_offsets(model, pixels=pixels)
     return model.eval(), example
 
 
@@ -78,14 +81,14 @@ def rt_detr() -> tuple[nn.Module, dict[str, Any]]:
     from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
 
     config = RTDetrConfig(backbone_config=RTDetrResNetConfig(**STAGES, out_features=LAST_THREE), **RT)
-    return _settled(Pick(RTDetrForObjectDetection(config), *BOXES), pixel_values=image())
+    return _settled(Pick(RTDetrForObjectDetection(config), *BOXES), pixels=IN_BOXES, pixel_values=image())
 
 
 def rt_detr_v2() -> tuple[nn.Module, dict[str, Any]]:
     from transformers import RTDetrResNetConfig, RTDetrV2Config, RTDetrV2ForObjectDetection
 
     config = RTDetrV2Config(backbone_config=RTDetrResNetConfig(**STAGES, out_features=LAST_THREE), **RT)
-    return _settled(Pick(RTDetrV2ForObjectDetection(config), *BOXES), pixel_values=image())
+    return _settled(Pick(RTDetrV2ForObjectDetection(config), *BOXES), pixels=IN_BOXES, pixel_values=image())
 
 
 def d_fine() -> tuple[nn.Module, dict[str, Any]]:
@@ -102,7 +105,9 @@ def d_fine() -> tuple[nn.Module, dict[str, Any]]:
         embedding_size=8,
         out_features=LAST_THREE,
     )
-    return _settled(Pick(DFineForObjectDetection(DFineConfig(backbone_config=backbone, **RT)), *BOXES), pixel_values=image())
+    return _settled(
+        Pick(DFineForObjectDetection(DFineConfig(backbone_config=backbone, **RT)), *BOXES), pixels=IN_BOXES, pixel_values=image()
+    )
 
 
 def mask2former() -> tuple[nn.Module, dict[str, Any]]:
