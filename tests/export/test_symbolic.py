@@ -74,10 +74,13 @@ def test_sizes_stay_dynamic(tmp_path: Path, model: nn.Module) -> None:
 
 
 def test_without_the_replacements_sizes_are_baked_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What they are for: PyTorch alone writes the example's sizes into the file, and the check refuses it."""
+    """What they are for: PyTorch alone writes the size of a feature map into the file, silently, and the check refuses it."""
     monkeypatch.setattr(symbolic, "REPLACEMENTS", {})
+    model = nn.Sequential(nn.AvgPool2d(2), Grids())
     with pytest.raises(deploydcn.errors.ExportError, match="dynamic in name only"):
-        deploydcn.export_onnx(Grids(), image(3, (20, 34)), tmp_path / "m.onnx", dynamic_shapes=({2: "h", 3: "w"},))
+        deploydcn.export_onnx(
+            nn.Sequential(nn.AvgPool2d(2), Grids()), image(3, (20, 34)), tmp_path / "m.onnx", dynamic_shapes=({2: "h", 3: "w"},)
+        )
 
 
 def test_the_models_modules_are_left_as_they_were() -> None:

@@ -34,7 +34,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             result = measured(model, Path(folder))
         rows = {**read(), model.name: row_of(model, result)}
-        write({name: rows[name] for name in known if name in rows})
+        write(rows, known)
         console.print(f"{time.monotonic() - start:.0f} s  {rows[model.name]}", soft_wrap=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from deploydcn.files import replace_on_success
@@ -9,6 +10,8 @@ from tests.models.measure import Result
 from tests.models.zoo import Model
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "MODELS.md"
+
+UNMEASURED = "Not measured yet: "
 
 HEAD = """# Models that export and match
 
@@ -47,7 +50,15 @@ def largest_difference(row: str) -> float:
     return float(row.split(" | ")[5])
 
 
-def write(rows: dict[str, str]) -> None:
-    """Replace the file."""
+def write(rows: dict[str, str], known: Sequence[str]) -> None:
+    """Replace the file; the models of `known` without a line are named as such."""
+    left = [name for name in known if name not in rows]
     with replace_on_success(FILE) as temporary:
-        Path(temporary).write_text(HEAD + "\n".join(rows.values()) + "\n")
+        body = "\n".join(rows[name] for name in known if name in rows)
+        Path(temporary).write_text(f"{HEAD}{body}\n" + (f"\n{UNMEASURED}{'; '.join(left)}\n" if left else ""))
+
+
+def unmeasured() -> list[str]:
+    """Models that the file names as not measured."""
+    line = next((line for line in FILE.read_text().splitlines() if line.startswith(UNMEASURED)), UNMEASURED)
+    return [name for name in line.removeprefix(UNMEASURED).split("; ") if name]
