@@ -78,9 +78,7 @@ def test_without_the_replacements_sizes_are_baked_in(tmp_path: Path, monkeypatch
     monkeypatch.setattr(symbolic, "REPLACEMENTS", {})
     model = nn.Sequential(nn.AvgPool2d(2), Grids())
     with pytest.raises(deploydcn.errors.ExportError, match="dynamic in name only"):
-        deploydcn.export_onnx(
-            nn.Sequential(nn.AvgPool2d(2), Grids()), image(3, (20, 34)), tmp_path / "m.onnx", dynamic_shapes=({2: "h", 3: "w"},)
-        )
+        deploydcn.export_onnx(model, image(3, (20, 34)), tmp_path / "m.onnx", dynamic_shapes=({2: "h", 3: "w"},))
 
 
 def test_the_models_modules_are_left_as_they_were() -> None:
