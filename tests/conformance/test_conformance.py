@@ -17,9 +17,10 @@ def rows() -> Iterator[object]:
     for op in OPS:
         for types in op.spec.type_rows:
             label = "_".join(dict.fromkeys(types.values()))
+            marks = () if types is op.spec.type_rows[0] else pytest.mark.slow  # `make check` runs float32
             for backend in BACKENDS:
                 for case in op.cases:
-                    yield pytest.param(op, case, backend, types, id=f"{op.spec.snake_name}-{case.id}-{backend}-{label}")
+                    yield pytest.param(op, case, backend, types, marks=marks, id=f"{op.spec.snake_name}-{case.id}-{backend}-{label}")
 
 
 def inputs_of(op: Op, case: Case, types: Mapping[str, str]) -> dict[str, np.ndarray]:
