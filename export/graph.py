@@ -12,8 +12,11 @@ import onnx_ir as ir
 
 from deploydcn.errors import InvalidModel
 from deploydcn.onnx_schema import DOMAIN
+from deploydcn.ops import OPS, op_named
+from deploydcn.spec import OpSpec
 
-CONVOLUTIONS = ("DeformConv2d", "GroupedConv2d")
+# Our convolutions, and which of their inputs are the last stage's weight and bias.
+CONVOLUTIONS = {"DeformConv2d": (1, 3), "GroupedConv2d": (1, 2), "SeparableConv2d": (2, 4)}
 
 EXTERNAL_DATA_THRESHOLD = 1_800_000_000
 """Bytes of weights beyond which they go to a file of their own: a protobuf message holds at most 2 GiB."""
@@ -125,9 +128,9 @@ def fold_batch_norm(model: ir.Model) -> list[str]:
         if conv is None or conv.domain != DOMAIN or conv.op_type not in CONVOLUTIONS or only_consumer(conv.outputs[0]) is not norm:
             continue
         activation = conv.attributes.get("activation")
-        bias_index = 3 if conv.op_type == "DeformConv2d" else 2
+        weight_index, bias_index = CONVOLUTIONS[conv.op_type]
         bias_value = input_at(conv, bias_index)
-        weight, bias = constant(conv.inputs[1]), constant(bias_value)
+        weight, bias = constant(conv.inputs[weight_index]), constant(bias_value)
         parameters = [constant(value) for value in norm.inputs[1:]]
         if (activation is not None and activation.as_string()) or weight is None or any(p is None for p in parameters):
             continue
@@ -137,14 +140,16 @@ def fold_batch_norm(model: ir.Model) -> list[str]:
         epsilon = norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else 1e-5
         scale = gamma / np.sqrt(variance + epsilon)
         wide_bias = np.zeros_like(mean) if bias is None else bias.astype(np.float64)
-        dtype, name = weight.dtype, conv.inputs[1].name or conv.name or "conv"  # type: ignore[union-attr]
+        dtype, name = weight.dtype, conv.inputs[weight_index].name or conv.name or "conv"  # type: ignore[union-attr]
         inputs = list(conv.inputs) + [None] * (bias_index + 1 - len(conv.inputs))
-        inputs[1] = new_initializer(model, (weight.astype(np.float64) * scale[:, None, None, None]).astype(dtype), f"{name}.folded")
+        inputs[weight_index] = new_initializer(
+            model, (weight.astype(np.float64) * scale[:, None, None, None]).astype(dtype), f"{name}.folded"
+        )
         inputs[bias_index] = new_initializer(model, ((wide_bias - mean) * scale + beta).astype(dtype), f"{name}.folded_bias")
         node = ir.node(conv.op_type, inputs, attributes=dict(conv.attributes), domain=DOMAIN, version=1, name=conv.name)
         replace([conv, norm], [node], node.outputs)
         folded += 1
-    return [f"{folded} batch normalizations folded into deformable convolutions"] if folded else []
+    return [f"{folded} batch normalizations folded into our convolutions"] if folded else []
 
 
 def fuse_activations(model: ir.Model) -> list[str]:
@@ -218,19 +223,28 @@ def grouped_is_faster(group: int, outputs_per_group: int, channels_per_group: in
 
 
 def add_zero_biases(model: ir.Model) -> list[str]:
-    """A bias of zeros where a mask follows a missing one: TensorRT's parser takes no empty input before another."""
+    """A bias of zeros where another input follows a missing one: TensorRT's parser takes no empty input before another."""
     added = 0
-    for node in [*nodes_of(model, "DeformConv2d", DOMAIN), *nodes_of(model, "DeformConv")]:
-        weight, mask = node.inputs[1], input_at(node, 4)
-        if mask is None or input_at(node, 3) is not None:
-            continue
-        outputs = weight.shape[0] if weight is not None and weight.shape is not None else None
-        if weight is None or not isinstance(outputs, int):
-            raise InvalidModel(f"node {node.name!r} ({node.op_type}): its weight has no fixed shape; wanted one; export the model with it")
-        zeros = np.zeros(outputs, (weight.dtype or ir.DataType.FLOAT).numpy())
-        node.replace_input_with(3, new_initializer(model, zeros, f"{weight.name or node.name}.zero_bias"))
-        added += 1
-    return [f"{added} deformable convolutions without a bias given one of zeros, as TensorRT's parser wants"] if added else []
+    specs = {(DOMAIN, op.spec.name): op.spec for op in OPS} | {("", "DeformConv"): op_named("DeformConv2d").spec}
+    for (domain, op_type), spec in specs.items():
+        for node in nodes_of(model, op_type, domain):
+            last = max((index for index, value in enumerate(node.inputs) if value is not None), default=0)
+            for index, tensor in enumerate(spec.inputs[:last]):
+                if node.inputs[index] is None and tensor.optional and len(tensor.axes) == 1:
+                    node.replace_input_with(index, _zero_bias(model, node, spec, tensor.axes[0]))
+                    added += 1
+    return [f"{added} convolutions without a bias given one of zeros, as TensorRT's parser wants"] if added else []
+
+
+def _zero_bias(model: ir.Model, node: ir.Node, spec: OpSpec, axis: str) -> ir.Value:
+    """Zeros of the size that the weight which bears this axis has."""
+    index = next(index for index, tensor in enumerate(spec.inputs) if tensor.axes[0] == axis and len(tensor.axes) > 1)
+    weight = node.inputs[index]
+    size = weight.shape[0] if weight is not None and weight.shape is not None else None
+    if weight is None or not isinstance(size, int):
+        raise InvalidModel(f"node {node.name!r} ({node.op_type}): its weight has no fixed shape; wanted one; export the model with it")
+    zeros = np.zeros(size, (weight.dtype or ir.DataType.FLOAT).numpy())
+    return new_initializer(model, zeros, f"{weight.name or node.name}.zero_bias")
 
 
 # ------------------------------------------------------------------------------------------------------------ names

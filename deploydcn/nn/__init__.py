@@ -10,12 +10,14 @@ from deploydcn.nn.functional import (
     flash_deform_attn,
     grouped_conv2d,
     ms_deform_attn,
+    separable_conv2d,
 )
-from deploydcn.nn.modules import DeformConv2d
+from deploydcn.nn.modules import DeformConv2d, SeparableConv2d
 from deploydcn.nn.sharing import with_forward
 
 __all__ = [
     "DeformConv2d",
+    "SeparableConv2d",
     "dcnv3",
     "dcnv4",
     "deform_conv2d",
@@ -26,5 +28,6 @@ __all__ = [
     "grouped_conv2d",
     "ms_deform_attn",
     "paddle_deform_conv2d",
+    "separable_conv2d",
     "with_forward",
 ]

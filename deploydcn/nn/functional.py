@@ -117,6 +117,42 @@ def grouped_conv2d(
     return output
 
 
+def separable_conv2d(
+    input: Tensor,
+    depthwise_weight: Tensor,
+    pointwise_weight: Tensor,
+    *,
+    depthwise_bias: Tensor | None = None,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    depthwise_activation: str = "",
+    activation: str = "",
+) -> Tensor:
+    """Depthwise convolution, then a pointwise one (Chollet 2017), as one operator.
+
+    Args:
+        input: (N, C, H, W).
+        depthwise_weight: (D, 1, kH, kW), D a multiple of C: result d reads channel d // (D/C).
+        pointwise_weight: (M, D, 1, 1).
+        depthwise_bias: (D).
+        bias: (M).
+        stride, padding, dilation: of the depthwise convolution, as in `deform_conv2d`.
+        depthwise_activation, activation: behind the first and the second convolution: "", "relu", "relu6" or "silu".
+
+    Returns:
+        (N, M, oH, oW).
+
+    Raises:
+        InvalidArgument: shapes, dtypes or options do not fit.
+    """
+    tensors = _autocast(input, depthwise_weight, pointwise_weight, depthwise_bias, bias)
+    window = pair(stride, "stride"), four_sides(padding), pair(dilation, "dilation")
+    output: Tensor = torch.ops.deploydcn.separable_conv2d(*tensors, *window, depthwise_activation, activation)
+    return output
+
+
 def deform_roi_pool(
     input: Tensor,
     rois: Tensor,

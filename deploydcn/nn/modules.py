@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from deploydcn.nn.functional import Pair, deform_conv2d, four_sides, pair
+from deploydcn.nn.functional import Pair, deform_conv2d, four_sides, pair, separable_conv2d
 
 
 class DeformConv2d(nn.Module):
@@ -91,4 +91,72 @@ class DeformConv2d(nn.Module):
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
             f"dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None}, offset_groups={self.offset_groups}, "
             f"modulated={self.modulated}"
+        )
+
+
+class SeparableConv2d(nn.Module):
+    """Depthwise convolution, then a pointwise one, as one operator.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, dilation: as in nn.Conv2d.
+        padding: one number, (h, w) or (top, left, bottom, right).
+        depth_multiplier: depthwise results per input channel.
+        bias: whether both convolutions have one.
+        depthwise_activation, activation: behind the first and the second convolution: "", "relu", "relu6" or "silu".
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        dilation: Pair = 1,
+        *,
+        depth_multiplier: int = 1,
+        bias: bool = True,
+        depthwise_activation: str = "",
+        activation: str = "",
+    ) -> None:
+        super().__init__()
+        kernel_h, kernel_w = pair(kernel_size, "kernel_size")
+        self.stride, self.padding, self.dilation = pair(stride, "stride"), four_sides(padding), pair(dilation, "dilation")
+        self.depthwise_activation, self.activation = depthwise_activation, activation
+        between = in_channels * depth_multiplier
+        self.depthwise_weight = nn.Parameter(torch.empty(between, 1, kernel_h, kernel_w))
+        self.pointwise_weight = nn.Parameter(torch.empty(out_channels, between, 1, 1))
+        self.depthwise_bias = nn.Parameter(torch.empty(between)) if bias else None
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """nn.Conv2d's initialization of either stage."""
+        for weight, bias in ((self.depthwise_weight, self.depthwise_bias), (self.pointwise_weight, self.bias)):
+            nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+            if bias is not None:
+                bound = 1 / math.sqrt(weight[0].numel())
+                nn.init.uniform_(bias, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (N, C, H, W) -> (N, M, oH, oW)."""
+        return separable_conv2d(
+            x,
+            self.depthwise_weight,
+            self.pointwise_weight,
+            depthwise_bias=self.depthwise_bias,
+            bias=self.bias,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            depthwise_activation=self.depthwise_activation,
+            activation=self.activation,
+        )
+
+    def extra_repr(self) -> str:
+        """The weights' shapes and the options."""
+        return (
+            f"{self.pointwise_weight.shape[1]}, {self.pointwise_weight.shape[0]}, kernel_size={tuple(self.depthwise_weight.shape[2:])}, "
+            f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}, bias={self.bias is not None}, "
+            f"depthwise_activation={self.depthwise_activation!r}, activation={self.activation!r}"
         )

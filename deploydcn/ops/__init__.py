@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from deploydcn.errors import InvalidArgument
-from deploydcn.ops import dcnv3, dcnv4, deform_conv2d, deform_psroi_pool, deform_roi_pool, grouped_conv2d, ms_deform_attn
+from deploydcn.ops import dcnv3, dcnv4, deform_conv2d, deform_psroi_pool, deform_roi_pool, grouped_conv2d, ms_deform_attn, separable_conv2d
 from deploydcn.ops.case import Case
 from deploydcn.spec import OpSpec
 
@@ -36,6 +36,7 @@ OPS: tuple[Op, ...] = (
     Op(dcnv3.SPEC, dcnv3.reference, dcnv3.CASES),
     Op(dcnv4.SPEC, dcnv4.reference, dcnv4.CASES),
     Op(ms_deform_attn.SPEC, ms_deform_attn.reference, ms_deform_attn.CASES),
+    Op(separable_conv2d.SPEC, separable_conv2d.reference, separable_conv2d.CASES),
     # new-op: insert above
 )
 

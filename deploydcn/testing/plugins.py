@@ -88,13 +88,26 @@ def trace_plugin(
     """As `run_plugin`, with what the plugin decided on the way."""
     spec = _spec_of(op)
     native = _prepare(engine, schedule, seed)
-    arrays = [array for array in _in_order(spec, inputs) if array is not None]
+    arrays = [array for array in _in_order(spec, tensorrt_inputs(spec, inputs)) if array is not None]
     keep: list[Any] = []
     domain = b"" if op == spec.standard_op else b"deploydcn"
     run = native.harness_run_plugin(
         op.encode(), domain, *_fields(attrs or {}, keep), *_tensors(arrays, keep), ctypes.c_int32(versioned_logger)
     )
     return _result(native, run)
+
+
+def tensorrt_inputs(spec: OpSpec, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Inputs as the target `tensorrt` writes them: zeros for a missing bias before another one. TensorRT takes no empty input,
+    and tells which optional ones are there by their ranks.
+    """
+    complete = dict(inputs)
+    biases = [tensor for tensor in spec.inputs if tensor.optional and len(tensor.axes) == 1]
+    for index, tensor in enumerate(biases):
+        if tensor.name not in inputs and any(later.name in inputs for later in biases[index + 1 :]):
+            weight = next(other.name for other in spec.inputs if other.axes[0] == tensor.axes[0] and len(other.axes) > 1)
+            complete[tensor.name] = np.zeros(inputs[weight].shape[0], inputs[weight].dtype)
+    return complete
 
 
 def run_kernel(

@@ -57,7 +57,7 @@ Packing packing_of(const ConvolutionArguments& a, Layout x_layout) {
 
 template <class T>
 int64_t packed_elements(const ConvolutionArguments& a, Packing packing) {
-  const int64_t taps = static_cast<int64_t>(a.kernel_h) * a.kernel_w;
+  const int64_t taps = a.depthwise.channels ? 1 : static_cast<int64_t>(a.kernel_h) * a.kernel_w;
   const int channels = a.channels / a.groups;
   switch (packing) {
     case Packing::kNone: return 0;
@@ -106,9 +106,11 @@ template <class T>
 cudaError_t launch_pack(const ConvolutionArguments& a, Packing packing, cudaStream_t stream) {
   constexpr int kThreads = 256, kMaxBlocks = 1024;
   const int64_t items = packed_elements<T>(a, packing);
+  ConvolutionArguments product = a;
+  if (a.depthwise.channels) product.kernel_h = product.kernel_w = 1;  // the window is the depthwise stage's
   const auto blocks = static_cast<unsigned>(std::min<int64_t>((items + kThreads - 1) / kThreads, kMaxBlocks));
   const auto kernel = packing == Packing::kDirect ? pack_direct_weights<T> : pack_weights<T>;
-  return GPU_LAUNCH(kernel, dim3(blocks), dim3(kThreads), 0, stream, a);
+  return GPU_LAUNCH(kernel, dim3(blocks), dim3(kThreads), 0, stream, product);
 }
 
 template <class T, class Sampling, Layout kLayout>
@@ -153,7 +155,22 @@ struct ConvolutionCall {
   ConvolutionSizes sizes;
   TensorView x, weight, offset, mask, bias;
   Activation activation;
+  struct {
+    TensorView weight, bias;
+    int64_t channels;
+    Activation activation;
+  } depthwise = {};  // of a separable convolution
 };
+
+// The sizes of a call, checked, and its depthwise stage.
+inline ConvolutionArguments with_stages(const ConvolutionCall& call) {
+  ConvolutionArguments a = with_sizes(call.sizes);
+  if (call.depthwise.weight.present) {
+    a.depthwise = {call.depthwise.weight.data, call.depthwise.bias.data, static_cast<int>(call.depthwise.channels),
+                   call.depthwise.activation};
+  }
+  return a;
+}
 
 template <template <class> class Sampling>
 class ConvolutionKernel : public GpuKernel {
@@ -164,7 +181,7 @@ class ConvolutionKernel : public GpuKernel {
       : describe_(describe), attributes_(std::move(attributes)), options_(options) {}
 
   std::size_t workspace_bytes(Span<const TensorView> inputs) const override {
-    const ConvolutionArguments a = with_sizes(describe_(attributes_, inputs).sizes);
+    const ConvolutionArguments a = with_stages(describe_(attributes_, inputs));
     return with_type(inputs[0].dtype,
                      [&](auto zero) { return gpu::workspace_bytes<decltype(zero)>(a, inputs[0].layout); });
   }
@@ -172,7 +189,7 @@ class ConvolutionKernel : public GpuKernel {
   void launch(Span<const TensorView> inputs, Span<const OutputView> outputs, void* workspace,
               Stream stream) const override {
     const ConvolutionCall call = describe_(attributes_, inputs);
-    ConvolutionArguments a = with_sizes(call.sizes);
+    ConvolutionArguments a = with_stages(call);
     if (a.batch == 0) return;
     a.x = call.x.data, a.weight = call.weight.data, a.packed_weight = workspace;
     a.offset = call.offset.data, a.mask = call.mask.data, a.bias = call.bias.data;

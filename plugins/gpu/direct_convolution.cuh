@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(kDirectThreads, kDirectBlocks)
     direct_convolution(const __grid_constant__ ConvolutionArguments a) {
   const DirectThread thread(a, kLayout);
   if (!thread.inside) return;
-  const int taps = a.kernel_h * a.kernel_w, channels = a.channels / a.groups, outputs = a.outputs / a.groups;
+  const int taps = Sampling::Product::taps(a), channels = a.channels / a.groups, outputs = a.outputs / a.groups;
   const int end = min(kDirectOutputs, a.outputs - thread.first_output);
   const int first_group = thread.first_output / outputs;
   InputReader<T, Sampling, kLayout> reader(a, thread.pixel);
@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(kDirectThreads, kDirectBlocks)
     direct_packets(const __grid_constant__ ConvolutionArguments a) {
   const DirectThread thread(a, Layout::kChannelsLast8);
   if (!thread.inside) return;
-  const int taps = a.kernel_h * a.kernel_w, channels = a.channels / a.groups;
+  const int taps = Sampling::Product::taps(a), channels = a.channels / a.groups;
   const int stored = round_up(a.outputs, kDirectOutputs);
   const T* packed = static_cast<const T*>(a.packed_weight) + thread.first_output;
   InputReader<T, Sampling, Layout::kChannelsLast8> reader(a, thread.pixel);

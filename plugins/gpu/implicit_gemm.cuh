@@ -56,14 +56,14 @@ struct Tiles {
   T* weights_;
 };
 
-template <class Multiply>
+template <class Multiply, class Sampling>
 __device__ __forceinline__ void load_weights(const ConvolutionArguments& a, int group, int first_output, int tap,
                                              int first_channel, typename Multiply::Element* tile) {
   using T = typename Multiply::Element;
   constexpr int kVector = Packet<T>::kSize, kVectors = Multiply::kDepth / kVector;
   const int outputs = a.outputs / a.groups, depth = packed_depth<T>(a.channels / a.groups);
-  const T* packed = static_cast<const T*>(a.packed_weight) +
-                    (static_cast<int64_t>(group) * a.kernel_h * a.kernel_w + tap) * outputs * depth;
+  const T* packed =
+      static_cast<const T*>(a.packed_weight) + Sampling::Product::weight_row(a, group, tap) * outputs * depth;
 #pragma unroll
   for (int i = 0; i < Multiply::kColumns * kVectors / Multiply::kThreads; ++i) {
     const int index = i * Multiply::kThreads + static_cast<int>(threadIdx.x);
@@ -142,12 +142,12 @@ __global__ void __launch_bounds__(Multiply::kThreads) implicit_gemm(const __grid
   const int first_pixel = static_cast<int>(blockIdx.x) * Multiply::kRows;
   const int first_output = static_cast<int>(blockIdx.y) * Multiply::kColumns;
   const int channels = a.channels / a.groups, outputs = a.outputs / a.groups;
-  const int chunks = ceil_div(channels, Multiply::kDepth), steps = a.kernel_h * a.kernel_w * chunks;
+  const int chunks = ceil_div(channels, Multiply::kDepth), steps = Sampling::Product::taps(a) * chunks;
 
   TileSampler<Multiply, Sampling, kLayout> sampler(a, thread, first_pixel, group * channels);
   const auto load = [&](int step) {
     const int tap = step / chunks, channel = step % chunks * Multiply::kDepth;
-    load_weights<Multiply>(a, group, first_output, tap, channel, tiles.weights(step));
+    load_weights<Multiply, Sampling>(a, group, first_output, tap, channel, tiles.weights(step));
     sampler.fill(tap, channel, tiles.samples(step));
   };
 

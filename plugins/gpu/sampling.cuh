@@ -19,9 +19,18 @@ struct OutputPixel {
         inside(index < a.batch * a.out_height * a.out_width) {}
 };
 
+// The product has the window's taps, and the weights a row for each tap of each group.
+struct WindowProduct {
+  static __device__ __forceinline__ int taps(const ConvolutionArguments& a) { return a.kernel_h * a.kernel_w; }
+  static __device__ __forceinline__ int64_t weight_row(const ConvolutionArguments& a, int group, int tap) {
+    return static_cast<int64_t>(group) * a.kernel_h * a.kernel_w + tap;
+  }
+};
+
 // A plain convolution reads one pixel per tap.
 template <class T>
 struct DenseSampling {
+  using Product = WindowProduct;
   static constexpr int kCorners = 1;
 
   static __device__ __forceinline__ Footprint<1> locate(const ConvolutionArguments& a, const OutputPixel& at, int tap,
@@ -36,6 +45,7 @@ struct DenseSampling {
 // A deformable convolution interpolates between four pixels per tap, moved by the offset and weighted by the mask.
 template <class T>
 struct DeformableSampling {
+  using Product = WindowProduct;
   static constexpr int kCorners = 4;
 
   static __device__ __forceinline__ Footprint<4> locate(const ConvolutionArguments& a, const OutputPixel& at, int tap,

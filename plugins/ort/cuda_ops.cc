@@ -7,6 +7,7 @@
 #include "ops/deform_roi_pool/deform_roi_pool_cuda.h"
 #include "ops/grouped_conv2d/grouped_conv2d_cuda.h"
 #include "ops/ms_deform_attn/ms_deform_attn_cuda.h"
+#include "ops/separable_conv2d/separable_conv2d_cuda.h"
 // new-gpu-op: include above
 #include "ort/providers.h"
 #include "ort/runtime.h"
@@ -16,7 +17,7 @@ namespace {
 
 const gpu::GpuOp* const kOps[] = {
     &deform_conv2d::kGpuOp, &grouped_conv2d::kGpuOp, &deform_roi_pool::kGpuOp, &deform_psroi_pool::kGpuOp,
-    &dcnv3::kGpuOp,         &dcnv4::kGpuOp,          &ms_deform_attn::kGpuOp,
+    &dcnv3::kGpuOp,         &dcnv4::kGpuOp,          &ms_deform_attn::kGpuOp,  &separable_conv2d::kGpuOp,
     // new-gpu-op: insert above
 };
 

@@ -6,6 +6,7 @@
 #include "ops/deform_roi_pool/deform_roi_pool_cuda.h"
 #include "ops/grouped_conv2d/grouped_conv2d_cuda.h"
 #include "ops/ms_deform_attn/ms_deform_attn_cuda.h"
+#include "ops/separable_conv2d/separable_conv2d_cuda.h"
 // new-gpu-op: include above
 #include "tensorrt/logger.h"
 #include "tensorrt/plugin.h"
@@ -26,6 +27,7 @@ DEPLOYDCN_EXPORT nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& 
       {dcnv3::kGpuOp, "DCNv3", "deploydcn"},
       {dcnv4::kGpuOp, "DCNv4", "deploydcn"},
       {ms_deform_attn::kGpuOp, "MSDeformAttn", "deploydcn"},
+      {separable_conv2d::kGpuOp, "SeparableConv2d", "deploydcn"},
       // new-gpu-op: insert above
   };
   constexpr int32_t kCount = sizeof creators / sizeof creators[0];

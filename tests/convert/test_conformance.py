@@ -36,6 +36,8 @@ def portable(op: Op, inputs: Mapping[str, np.ndarray], attributes: Mapping[str, 
     register_schemas()
     constants = {name: value for name, value in inputs.items() if is_constant(name)}
     shapes = {name: value.shape if name in constants else tuple(f"{name}{i}" for i in range(value.ndim)) for name, value in inputs.items()}
+    if op.spec.name == "SeparableConv2d":  # its weights do not tell how many channels the input has
+        shapes["X"] = (shapes["X"][0], inputs["X"].shape[1], *shapes["X"][2:])
     proto = single_node_model(op.spec, shapes, attributes, types, constants=constants, opset=OPSET)
     model = ir.from_proto(onnx.shape_inference.infer_shapes(proto))
     TARGETS["portable"].rewrite(model)

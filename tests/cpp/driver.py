@@ -6,7 +6,7 @@ import os
 import struct
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from deploydcn.spec import OpSpec
 from deploydcn.testing import native
-from deploydcn.testing.plugins import DTYPES
+from deploydcn.testing.plugins import DTYPES, tensorrt_inputs
 from tests.conformance.backends import numpy_dtype
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +70,8 @@ def run_plugin_driver(
     """The same on emulated GPU memory. mode: "plugin", "kernel" alone in linear layout, or the "naive" kernel."""
     ptx = "ON" if engine != "source" else "OFF"
     definitions = ("DEPLOYDCN_CUDA=ON", "DEPLOYDCN_EMULATION=ON", f"DEPLOYDCN_EMULATION_PTX={ptx}", *options(sanitizers))
+    if mode == "plugin":
+        cases = [replace(case, inputs=tensorrt_inputs(case.spec, case.inputs)) for case in cases]
     folder = native.build_target("plugin_driver", f"emulation-{variant(sanitizers)}", *definitions)
     command = [str(folder / "plugins" / "harness" / "plugin_driver"), mode, engine, schedule, str(seed)]
     return run_cases(command, cases, {})

@@ -119,7 +119,7 @@ def test_what_can_be_fused_is_and_the_rest_is_not(tmp_path: Path) -> None:
     assert names.count("BatchNormalization") == 1  # behind the output that is used three times
     assert names.count("Relu") == 1
     assert [node.name for node in nodes] == ["folds.0", "relu6.0", "twice"]
-    assert report.notes == ("1 batch normalizations folded into deformable convolutions", "2 activations fused into our convolutions")
+    assert report.notes == ("1 batch normalizations folded into our convolutions", "2 activations fused into our convolutions")
     constants = {constant.name for constant in onnx.load(path).graph.initializer}
     used = {name for node in onnx.load(path).graph.node for name in node.input}
     assert constants <= used

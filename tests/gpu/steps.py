@@ -20,7 +20,7 @@ from deploydcn.ops.case import Case
 from deploydcn.parity import default_tolerance
 from deploydcn.runners.engine_runner import EngineRunner
 from tests.conformance.single_node import is_constant, single_node_model
-from tests.conformance.tolerances import TOLERANCE, largest_error, relative_error
+from tests.conformance.tolerances import TOLERANCE, gpu_tolerance, largest_error, relative_error
 from tests.gpu import models
 from tests.gpu.models import Types
 from tests.gpu.report import Outcome, failed, judged, passed, skipped
@@ -141,7 +141,7 @@ def _rows(machine: Machine, op: Op, types: Types) -> Iterator[Outcome]:
         wanted = op.reference(models.inputs_of(op, rows[key], types), rows[key].attributes)
         same_shapes = [output.shape for output in got] == [output.shape for output in wanted]
         error = largest_error(got, wanted) if same_shapes else float("inf")
-        yield judged("conformance", f"{label} {key}", error, TOLERANCE[types["T"]], rows[key].why)
+        yield judged("conformance", f"{label} {key}", error, gpu_tolerance(op, types), rows[key].why)
 
 
 def _run_rows(machine: Machine, op: Op, rows: Mapping[str, Case], types: Types) -> dict[str, list[np.ndarray]]:

@@ -18,7 +18,7 @@ from deploydcn.testing import PluginFailure, run_plugin
 from deploydcn.testing.plugins import Engine, Schedule, run_kernel, run_ort_op
 from tests.conformance.strategies import STRATEGIES, Strategy
 from tests.conformance.test_conformance import inputs_of
-from tests.conformance.tolerances import TOLERANCE, largest_error, relative_error
+from tests.conformance.tolerances import TOLERANCE, gpu_tolerance, largest_error, relative_error
 from tests.cpp.driver import DriverCase, run_plugin_driver
 
 pytestmark = [pytest.mark.backend("emulation"), pytest.mark.slow]
@@ -46,7 +46,7 @@ def rows() -> Iterator[Any]:
 def test_plugin_equals_reference_on_every_schedule(op: Op, case: Case, types: Mapping[str, str], engine: Engine) -> None:
     inputs = inputs_of(op, case, types)
     runs = [run_plugin(op.spec.name, inputs, case.attributes, engine=engine, schedule=schedule, seed=7) for schedule in SCHEDULES]
-    assert largest_error(runs[0], op.reference(inputs, case.attributes)) <= TOLERANCE[types["T"]], case.why
+    assert largest_error(runs[0], op.reference(inputs, case.attributes)) <= gpu_tolerance(op, types), case.why
     assert len({b"".join(output.tobytes() for output in outputs) for outputs in runs}) == 1
 
 
@@ -61,7 +61,7 @@ def test_kernels_on_linear_layouts(op: Op, naive: bool) -> None:
             inputs = inputs_of(op, case, types)
             got = run_kernel(op.spec.name, inputs, case.attributes, naive=naive)
             wanted = op.reference(inputs, case.attributes)
-            assert largest_error(got, wanted) <= TOLERANCE[types["T"]], (case.id, types)
+            assert largest_error(got, wanted) <= gpu_tolerance(op, types), (case.id, types)
 
 
 def test_bfloat16_products_are_refused_before_compute_capability_8() -> None:
@@ -105,7 +105,7 @@ def test_plugins_under_sanitizers(op: Op, sanitizers: str) -> None:
         cases = [DriverCase(op.spec, inputs_of(op, case, types), case.attributes, types) for case in rows]
         for case, result in zip(cases, run_plugin_driver(cases, sanitizers=sanitizers, schedule="rand"), strict=True):
             assert not isinstance(result, str), result
-            assert largest_error(result, op.reference(case.inputs, case.attributes)) <= TOLERANCE[types["T"]]
+            assert largest_error(result, op.reference(case.inputs, case.attributes)) <= gpu_tolerance(op, types)
 
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.spec.snake_name)
@@ -115,7 +115,7 @@ def test_onnxruntime_cuda_ops_on_a_fake_runtime(op: Op) -> None:
         for case in op.cases:
             inputs = inputs_of(op, case, types)
             got = run_ort_op(op.spec.name, inputs, case.attributes)
-            assert largest_error(got, op.reference(inputs, case.attributes)) <= TOLERANCE[types["T"]], (case.id, types)
+            assert largest_error(got, op.reference(inputs, case.attributes)) <= gpu_tolerance(op, types), (case.id, types)
     with pytest.raises(PluginFailure, match=r"no CUDA kernel for .* with these types"):
         run_ort_op(op.spec.name, inputs_of(op, op.cases[0], dict.fromkeys(op.spec.type_rows[0], "float64")), op.cases[0].attributes)
 

@@ -18,6 +18,7 @@ IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "DCNv3": attention.dcnv3,
     "DCNv4": attention.dcnv4,
     "MSDeformAttn": attention.ms_deform_attn,
+    "SeparableConv2d": convolutions.separable_conv2d,
     # new-op: insert above
 }
 """By operator name; each returns a tensor, or a tuple of as many as the operator has outputs."""

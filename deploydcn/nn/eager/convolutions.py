@@ -72,6 +72,28 @@ def grouped_conv2d(
     return activate(F.conv2d(padded, weight, bias, tuple(stride), 0, tuple(dilation), groups), activation)
 
 
+def separable_conv2d(
+    input: Tensor,
+    depthwise_weight: Tensor,
+    pointwise_weight: Tensor,
+    depthwise_bias: Tensor | None,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    depthwise_activation: str,
+    activation: str,
+) -> Tensor:
+    """torch's own convolutions, the result between them in float32 at least, as our kernels keep it."""
+    dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
+    depthwise_bias, bias = (None if tensor is None else tensor.to(dtype) for tensor in (depthwise_bias, bias))
+    top, left, bottom, right = padding
+    padded = F.pad(input.to(dtype), (left, right, top, bottom))
+    depthwise = F.conv2d(padded, depthwise_weight.to(dtype), depthwise_bias, tuple(stride), 0, tuple(dilation), input.shape[1])
+    output = F.conv2d(activate(depthwise, depthwise_activation), pointwise_weight.to(dtype), bias)
+    return activate(output, activation).to(input.dtype)
+
+
 def activate(y: Tensor, activation: str) -> Tensor:
     """The activation of this name; none for ""."""
     if activation == "relu":

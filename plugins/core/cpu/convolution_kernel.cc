@@ -50,7 +50,8 @@ template <class F>
 void ConvolutionKernel::compute_as(const ConvolutionCall& call, const PackedWeights<F>* packed,
                                    CpuContext& context) const {
   if (packed) return convolve(call.shape, *packed, call.arguments, context);
-  convolve(call.shape, PackedWeights<F>(call.shape, call.weight), call.arguments, context);
+  const ConvolutionShape shape = weight_shape(call.weight.shape, call.shape.groups, call.shape.offset_groups);
+  convolve(call.shape, PackedWeights<F>(shape, call.weight), call.arguments, context);
 }
 
 }  // namespace deploydcn::cpu

@@ -82,6 +82,9 @@ struct TileKernels {
   void (*depthwise_exact)(const F* image, int cb, const Taps<F>& taps, int tap_count, int64_t pixels, const F* weight,
                           F* tile);
 
+  // panel[pixel][cb] = activation(panel[pixel][cb] + bias[cb]): the finished depthwise sums of a separable convolution.
+  void (*finish_panel)(F* panel, int64_t pixels, int cb, const F* bias, Activation activation);
+
   // out[channel * plane_stride + pixel] = activation(tile[pixel * ld + channel] + bias[channel]) for `channels`
   // channels. bias holds a multiple of `lanes` values. The tile holds a multiple of `lanes` pixels.
   void (*finish)(const F* tile, int64_t ld, int64_t pixels, int channels, const F* bias, Activation activation, F* out,

@@ -406,6 +406,17 @@ void finish(const F* tile, int64_t ld, int64_t pixels, int channels, const F* bi
   }
 }
 
+template <class F>
+void finish_panel(F* panel, int64_t pixels, int cb, const F* bias, Activation activation) {
+  for (int c = 0; c < cb; c += Simd<F>::kLanes) {
+    const Vector<F> b = load<F>(bias + c);
+    for (int64_t p = 0; p < pixels; ++p) {
+      F* at = panel + p * cb + c;
+      store<F>(at, activate<F>(load<F>(at) + b, activation));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace deploydcn::cpu
 
@@ -429,6 +440,7 @@ constexpr TileKernels<F> kTable = {
     multiply<F>,
     depthwise<F, Bilinear>,
     depthwise<F, Exact>,
+    finish_panel<F>,
     finish<F>,
     locate_points<F>,
     sum_points<F>,

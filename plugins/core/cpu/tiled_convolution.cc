@@ -51,12 +51,14 @@ class Convolution {
   void run() {
     block_image();
     arrange_bias();
+    if (separable()) arrange_depthwise();
     parallel_for(context_, shape_.batch * tiles_, [this](int64_t task) { run_tile(task / tiles_, task % tiles_); });
   }
 
  private:
   int64_t blocks() const { return static_cast<int64_t>(plan_.blocks.size()); }
   bool deformable() const { return arguments_.offset.present; }
+  bool separable() const { return arguments_.depthwise.weight.present; }
 
   // ---------------------------------------------------------------------------------------------- input and bias
   void block_image() {
@@ -71,9 +73,13 @@ class Convolution {
   void block_rows(int64_t n, int64_t b, int64_t first, int64_t last) {
     const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
     const int64_t width = shape_.width, pixels = shape_.pixels(), line = (width + 2) * plan_.block_width;
-    const int64_t from = (n * shape_.channels + block.channel) * pixels;
+    // Channels of the product may be results of a depthwise stage, several of which read one channel of the input.
+    const int64_t channels = separable() ? arguments_.depthwise.channels : shape_.channels;
+    const int64_t multiplier = shape_.channels / channels;
+    const auto from = [&](int c) { return (n * channels + (block.channel + c) / multiplier) * pixels; };
     F* plane = blocked_.data() + (n * blocks() + b) * plane_;
-    const bool direct = arguments_.input.dtype == (sizeof(F) == 4 ? DType::kFloat32 : DType::kFloat64);
+    const bool direct =
+        multiplier == 1 && arguments_.input.dtype == (sizeof(F) == 4 ? DType::kFloat32 : DType::kFloat64);
     ThreadArena& arena = thread_arena();
     arena.reset(direct ? 0 : ThreadArena::bytes_for<F>(block.channels * width));
     F* converted = direct ? nullptr : arena.take<F>(block.channels * width);
@@ -84,10 +90,9 @@ class Convolution {
       std::fill_n(out, plan_.block_width, F{0});
       std::fill_n(out + line - plan_.block_width, plan_.block_width, F{0});
       const F* in = converted;
-      if (direct) in = static_cast<const F*>(arguments_.input.data) + from + y * width;
+      if (direct) in = static_cast<const F*>(arguments_.input.data) + from(0) + y * width;
       for (int c = 0; !direct && c < block.channels; ++c) {
-        load_as<F>(arguments_.input.data, arguments_.input.dtype, from + c * pixels + y * width, width,
-                   converted + c * width);
+        load_as<F>(arguments_.input.data, arguments_.input.dtype, from(c) + y * width, width, converted + c * width);
       }
       kernels_.block_row(in, direct ? pixels : width, block.channels, width, out + plan_.block_width,
                          plan_.block_width);
@@ -117,6 +122,27 @@ class Convolution {
       for (int64_t j = 0; j < per_group; ++j) {
         for (int c = 0; c < block.channels; ++c) {
           bias[(b * per_group + j) * plan_.block_width + c] = given[(block.channel + c) * per_group + j];
+        }
+      }
+    }
+  }
+
+  // The depthwise stage in the order of the blocks: weights [block][tap][block width], bias [block][block width].
+  void arrange_depthwise() {
+    const DepthwiseStage& stage = arguments_.depthwise;
+    const int64_t taps = shape_.taps(), cb = plan_.block_width;
+    std::vector<F> given(static_cast<std::size_t>(shape_.channels * taps)), bias(shape_.channels, F{0});
+    load_as<F>(stage.weight.data, stage.weight.dtype, 0, shape_.channels * taps, given.data());
+    if (stage.bias.present) load_as<F>(stage.bias.data, stage.bias.dtype, 0, shape_.channels, bias.data());
+    depthwise_weights_.assign(static_cast<std::size_t>(blocks() * taps * cb), F{0});
+    depthwise_bias_.assign(static_cast<std::size_t>(blocks() * cb), F{0});
+    for (int64_t b = 0; b < blocks(); ++b) {
+      const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
+      for (int c = 0; c < block.channels; ++c) {
+        const int64_t channel = block.channel + c;
+        depthwise_bias_[b * cb + c] = bias[channel];
+        for (int64_t tap = 0; tap < taps; ++tap) {
+          depthwise_weights_[(b * taps + tap) * cb + c] = given[channel * taps + tap];
         }
       }
     }
@@ -180,7 +206,7 @@ class Convolution {
       if (shape_.depthwise()) {
         weight = depthwise_block(n, b, image, first, pixels, weight, w);
       } else {
-        weight = multiply_block(block, image, pixels, weight, w);
+        weight = multiply_block(b, image, pixels, weight, w);
       }
     }
     if (shape_.depthwise()) return;
@@ -226,14 +252,13 @@ class Convolution {
   }
 
   // Adds one channel block to the sums; returns where the next block's weights begin.
-  const F* multiply_block(const ChannelPlan::Block& block, const F* image, int64_t pixels, const F* weight,
-                          Workspace& w) const {
-    const int taps = static_cast<int>(shape_.taps()), cb = plan_.block_width;
+  const F* multiply_block(int64_t b, const F* image, int64_t pixels, const F* weight, Workspace& w) const {
+    const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
+    const int taps = separable() ? 1 : static_cast<int>(shape_.taps()), cb = plan_.block_width;
     const int64_t stride = panel_stride();
     for (int begin = 0; begin < taps; begin += plan_.tap_block) {
       const int end = std::min(taps, begin + plan_.tap_block);
-      (deformable() ? kernels_.sample_bilinear : kernels_.sample_exact)(image, cb, w.taps, begin, end, pixels, w.panel,
-                                                                        stride);
+      fill_panel(b, image, begin, end, pixels, w);
       for (const ChannelPlan::Segment& segment : block.segments) {
         // Whole blocks are contiguous over taps: one long product instead of one per tap.
         const bool whole = segment.depth == cb;
@@ -248,6 +273,18 @@ class Convolution {
       }
     }
     return weight;
+  }
+
+  // What the product multiplies: samples of taps [begin, end), or the finished sums of the depthwise stage.
+  void fill_panel(int64_t b, const F* image, int begin, int end, int64_t pixels, Workspace& w) const {
+    const int cb = plan_.block_width;
+    if (!separable()) {
+      const auto sample = deformable() ? kernels_.sample_bilinear : kernels_.sample_exact;
+      return sample(image, cb, w.taps, begin, end, pixels, w.panel, panel_stride());
+    }
+    const int taps = static_cast<int>(shape_.taps());
+    kernels_.depthwise_exact(image, cb, w.taps, taps, pixels, depthwise_weights_.data() + b * taps * cb, w.panel);
+    kernels_.finish_panel(w.panel, pixels, cb, depthwise_bias_.data() + b * cb, arguments_.depthwise.activation);
   }
 
   const F* depthwise_block(int64_t n, int64_t b, const F* image, int64_t first, int64_t pixels, const F* weight,
@@ -294,6 +331,7 @@ class Convolution {
   const int64_t tile_, tiles_;  // pixels per tile, tiles per image
   ScratchBuffer<F> blocked_;    // [n][block][H + 2][W + 2][CB]
   ScratchBuffer<F> bias_;
+  std::vector<F> depthwise_weights_, depthwise_bias_;  // of a separable convolution, by blocks
 };
 
 }  // namespace

@@ -5,11 +5,13 @@
 //   block_image   NCHW -> channel blocks with a zero border             (parallel over images, blocks, rows)
 //   per tile of output pixels:                                          (parallel over images, tiles)
 //     locate        positions of every tap, once per offset group
-//     per channel block: sample -> panel, panel * weights -> tile       (or depthwise: sample * weight -> tile)
+//     per channel block: sample -> panel, panel * weights -> tile       (or depthwise: sample * weight -> tile;
+//                        separable: depthwise sums, finished -> panel, panel * weights -> tile)
 //     finish        bias, activation, back to NCHW
 //
 // Memory beyond input, output and packed weights: one blocked copy of the input, and a few MiB per thread. The copy
-// pads every offset group to whole vectors: it is larger than the input where offset groups hold few channels.
+// pads every offset group to whole vectors: it is larger than the input where offset groups hold few channels. A
+// separable convolution with several depthwise results per channel copies the channel as often.
 #pragma once
 
 #include <vector>
@@ -38,6 +40,15 @@ struct ConvolutionShape {
 // Throws InvalidArgument where a position would not fit the kernels' 32-bit pixel indices.
 void check_limits(const ConvolutionShape& shape);
 
+// What a separable convolution does before the product, whose channels are its results. Its window is the shape's;
+// the product has a single tap.
+struct DepthwiseStage {
+  TensorView weight;  // (channels of the product, 1, KH, KW); absent: no such stage
+  TensorView bias;    // (channels of the product); absent: 0
+  int64_t channels;   // of the input; those of the product are a multiple
+  Activation activation;
+};
+
 struct ConvolutionArguments {
   TensorView input;   // (N, C, H, W)
   TensorView offset;  // (N, 2 * OG * KH * KW, OH, OW); absent: a plain convolution
@@ -45,6 +56,7 @@ struct ConvolutionArguments {
   TensorView bias;    // (M); absent: 0
   void* output;       // (N, M, OH, OW), of the input's dtype
   Activation activation;
+  DepthwiseStage depthwise = {};
 };
 
 // How channels are cut into blocks and outputs into vectors; depends on the weight's shape and the groups only.
@@ -74,7 +86,8 @@ struct ChannelPlan {
 template <class F>
 class PackedWeights {
  public:
-  // weight: (M, C / groups, KH, KW). Only the sizes that the weight and the groups determine are read from `shape`.
+  // weight: (M, C / groups, KH, KW), or (M, C, 1, 1) behind a depthwise stage. Only the sizes that the weight and the
+  // groups determine are read from `shape`.
   PackedWeights(const ConvolutionShape& shape, const TensorView& weight);
 
   const ChannelPlan& plan() const { return plan_; }
