@@ -184,13 +184,14 @@ def conditional_detr() -> tuple[nn.Module, dict[str, Any]]:
 
 PIXELS = {"pixel_values": IMAGE}
 MASKED = {**PIXELS, "pixel_mask": {0: "n", 1: "h", 2: "w"}}
+ATTENTION = ("deploydcn::MSDeformAttn",)
 WORDS = {**PIXELS, "input_ids": {0: "n"}}
 
 MODELS = (
     Model("Deformable-DETR", "transformers", deformable_detr, PIXELS),
-    Model("Deformable-DETR, pixel_mask", "transformers", deformable_detr_masked, MASKED, quick=True),
+    Model("Deformable-DETR, pixel_mask", "transformers", deformable_detr_masked, MASKED, quick=True, operators=ATTENTION),
     Model("Deformable-DETR, two stages, box refinement", "transformers", deformable_detr_two_stage, PIXELS),
-    Model("RT-DETR", "transformers", rt_detr, PIXELS, quick=True),
+    Model("RT-DETR", "transformers", rt_detr, PIXELS, quick=True, operators=ATTENTION),
     Model("RT-DETRv2", "transformers", rt_detr_v2, PIXELS),
     Model("D-FINE", "transformers", d_fine, PIXELS),
     Model("Mask2Former", "transformers", mask2former, PIXELS),
