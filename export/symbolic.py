@@ -45,9 +45,18 @@ class _TorchFunctions(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         replacement = REPLACEMENTS.get(func)
-        if replacement is not None and any(isinstance(leaf, Symbol) for leaf in pytree.tree_leaves((args, kwargs))):
+        if replacement is not None and any(map(_is_symbolic, pytree.tree_leaves((args, kwargs)))):
             return replacement(*args, **kwargs)
         return func(*args, **kwargs)
+
+
+def _is_symbolic(leaf: Any) -> bool:
+    """A symbol, or a tensor with one among its sizes."""
+    return isinstance(leaf, Symbol) or (isinstance(leaf, Tensor) and any(isinstance(size, SymInt) for size in leaf.shape))
+
+
+def _shape_as_tensor(x: Tensor) -> Tensor:
+    return _stacked(list(x.shape), torch.int64, None)
 
 
 def _tensor(data: Any, dtype: torch.dtype | None = None, device: Any = None, **_: Any) -> Tensor:
@@ -100,6 +109,7 @@ REPLACEMENTS: dict[Any, Callable[..., Tensor]] = {
     torch.as_tensor: _tensor,
     torch.Tensor.new_tensor: _new_tensor,
     torch.linspace: _linspace,
+    torch._shape_as_tensor: _shape_as_tensor,
 }
 
 
