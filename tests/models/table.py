@@ -17,9 +17,9 @@ HEAD = """# Models that export and match
 
 Small configurations with seeded weights; offsets are about a pixel and depend on the image. Each is exported once with the axes named,
 and its file compared with PyTorch at the example's size and at larger, odd, smaller and doubled ones; the difference is the largest of
-any output channel, over that channel's scale. Where it is above 1e-4, the untrained network itself turns float32 rounding into as much
-(the export allows 8 times the distance of PyTorch's own float32 to float64, and no more than 1e-2). TensorRT-RTX: an engine built for 64x64 to 192x256. `python -m tests.models` measures all
-of it anew.
+any output channel, over that channel's scale. Where it is above 1e-4, the untrained network itself turns float32 rounding into as much:
+the export allows 8 times the distance of PyTorch's own float32 to float64, and no more than 1e-2. TensorRT-RTX: an engine built for
+64x64 to 192x256. `python -m tests.models` measures all of it anew.
 
 | Model | From | Dynamic axes | Deformable operators | Sizes tried | Largest difference | TensorRT-RTX 1.7 |
 |---|---|---|---|---|---|---|
