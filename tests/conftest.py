@@ -70,10 +70,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """A test that skips itself although its backend is required fails too."""
+    """A test that skips itself although all its backends are there, and required ones among them, fails too."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
-    required = [mark.args[0] for mark in item.iter_markers("backend") if mark.args[0] in _required(item.config)]
-    if report.skipped and required:
+    backends = [mark.args[0] for mark in item.iter_markers("backend")]
+    required = [name for name in backends if name in _required(item.config)]
+    if report.skipped and required and not any(BACKENDS[name]() for name in backends):
         report.outcome = "failed"
         report.longrepr = f"skipped although --require={','.join(required)}: {report.longrepr}"
