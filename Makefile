@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 CXX_SOURCES := $(shell git ls-files 'plugins/**/*.h' 'plugins/**/*.cc' 'plugins/**/*.inl' 'plugins/**/*.cu' 'plugins/**/*.cuh' 'tests/**/*.cc' 'tests/**/*.h' 'tests/**/*.cu' 2>/dev/null | grep -v '\.gen\.h$$')
 NATIVE := CMakeLists.txt pyproject.toml $(shell find plugins cmake -name '*.cc' -o -name '*.cu*' -o -name '*.h' -o -name '*.inl' -o -name '*.map' -o -name '*.cmake' -o -name CMakeLists.txt)
 
-.PHONY: demo test check format setup new-op gates gpu clean
+.PHONY: demo test check format setup new-op gates gpu bench clean
 
 setup: .venv/.built  ## the virtual environment, with the package installed in place and its libraries built
 
@@ -41,6 +41,10 @@ gates: setup  ## compile the kernels for every GPU architecture and check what t
 	$(BIN)/cmake -S . -B build/gates -G Ninja -DDEPLOYDCN_CUDA=ON -DDEPLOYDCN_CUDA_ARCHITECTURES=all
 	$(BIN)/cmake --build build/gates --target deploydcn_trt
 	$(BIN)/python -m tests.gates.gates build/gates/plugins/libdeploydcn_trt.so
+
+bench: setup  ## time the CPU kernels against ONNX Runtime, torchvision, OpenVINO and plain convolutions
+	$(BIN)/pip install --quiet openvino
+	$(BIN)/deploydcn bench --threads 1,2 -o build/bench.json --plot build/bench.png
 
 gpu: setup  ## everything that needs a GPU: engines, numerics, timing; says so when there is none
 	$(BIN)/python -m tests.gpu

@@ -69,7 +69,7 @@ def _onnxruntime() -> Iterator[Finding]:
 
 
 def _library() -> Iterator[Finding]:
-    from deploydcn.libraries import ort_library_path, register_ort_ops
+    from deploydcn.libraries import cpu_isa, ort_library_path, register_ort_ops
 
     try:
         path = ort_library_path()
@@ -85,7 +85,7 @@ def _library() -> Iterator[Finding]:
         import onnxruntime
 
         register_ort_ops(onnxruntime.SessionOptions())
-        yield Finding("ONNX Runtime operators", "ok", f"{path.name} loads into onnxruntime {onnxruntime.__version__}")
+        yield Finding("ONNX Runtime operators", "ok", f"{path.name} loads into onnxruntime {onnxruntime.__version__}; {cpu_isa()} kernels")
     except Exception as error:
         yield Finding("ONNX Runtime operators", "broken", f"{path.name} does not load: {error}", "pip install -U onnxruntime")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +54,21 @@ def register_ort_ops(session_options: onnxruntime.SessionOptions, *, replace_sta
     if replace_standard:
         session_options.add_session_config_entry(REPLACE_STANDARD, "1")
     session_options.register_custom_ops_library(str(ort_library_path()))
+
+
+def cpu_isa() -> str:
+    """The instruction set of the CPU kernels on this machine: "avx512", "avx2" or "baseline", or what DEPLOYDCN_CPU_ISA asks for.
+
+    Raises:
+        UserError: this installation has no library, or DEPLOYDCN_CPU_ISA asks for what this processor does not run.
+    """
+    function = ctypes.CDLL(str(ort_library_path())).deploydcn_cpu_isa
+    function.restype = ctypes.c_char_p
+    name = function()
+    if name is None:
+        wanted = os.environ.get("DEPLOYDCN_CPU_ISA")
+        raise UserError(f"DEPLOYDCN_CPU_ISA is {wanted!r}, unknown or not for this processor; unset it to use the best there is")
+    return str(name.decode())
 
 
 def _library(name: str) -> Path:

@@ -1,0 +1,115 @@
+"""What a benchmark measured: rows of times, as a table, JSON and a plot."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploydcn._lazy import lazy_import
+from deploydcn.bench.timing import Timing
+from deploydcn.files import replace_on_success
+
+PACKAGES = ("onnxruntime", "torch", "torchvision", "openvino")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer or model at one number of threads; `flops` is 0 where it is not known."""
+
+    name: str
+    shape: str
+    threads: int
+    flops: int
+    timings: Mapping[str, Timing]
+
+    def ratio(self, label: str, reference: str) -> float | None:
+        """Median of `label` over that of `reference`; None where either did not run."""
+        if label not in self.timings or reference not in self.timings:
+            return None
+        return self.timings[label].median / self.timings[reference].median
+
+    def to_json(self) -> dict[str, Any]:
+        timings = {label: asdict(timing) for label, timing in self.timings.items()}
+        return {"name": self.name, "shape": self.shape, "threads": self.threads, "flops": self.flops, "seconds": timings}
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """Rows, and the machine they were measured on."""
+
+    rows: Sequence[Row]
+    machine: Mapping[str, Any]
+    notes: Sequence[str] = ()
+
+    @property
+    def labels(self) -> list[str]:
+        """Of the contenders, in the order they appear."""
+        return list(dict.fromkeys(label for row in self.rows for label in row.timings))
+
+    def geometric_mean(self, label: str, reference: str, threads: int) -> float | None:
+        """Of the ratio over the rows that have both."""
+        ratios = [row.ratio(label, reference) for row in self.rows if row.threads == threads]
+        found = [ratio for ratio in ratios if ratio is not None]
+        return float(np.exp(np.mean(np.log(found)))) if found else None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"machine": dict(self.machine), "notes": list(self.notes), "rows": [row.to_json() for row in self.rows]}
+
+
+def machine(isa: str) -> dict[str, Any]:
+    """Processor, versions and date; `isa`: the instruction set our kernels use here."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {"processor": _processor(), "kernels": isa, "date": datetime.date.today().isoformat(), "packages": versions}
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def write_json(report: BenchReport, path: Path) -> None:
+    """The report with every figure."""
+    with replace_on_success(path) as temporary:
+        temporary.write_text(json.dumps(report.to_json(), indent=2) + "\n")
+
+
+def write_plot(report: BenchReport, reference: str, path: Path) -> None:
+    """Bars of time over the reference's time, one group per row; PNG, PDF or SVG by the file's name.
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
+    """
+    lazy_import("matplotlib", extra="report")
+    from matplotlib.figure import Figure
+
+    labels = [label for label in report.labels if label != reference]
+    figure = Figure(figsize=(9, 1.2 + 0.22 * len(report.rows) * len(labels)), layout="constrained")
+    axes = figure.add_subplot()
+    places = np.arange(len(report.rows))
+    height = 0.8 / max(len(labels), 1)
+    for index, label in enumerate(labels):
+        ratios = [row.ratio(label, reference) for row in report.rows]
+        axes.barh(places + (index - (len(labels) - 1) / 2) * height, [ratio or np.nan for ratio in ratios], height, label=label)
+    several = len({row.threads for row in report.rows}) > 1
+    axes.set_yticks(places, [row.name + f", {row.threads} threads" * several for row in report.rows])
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlabel(f"time over that of {reference}, logarithmic; shorter is faster")
+    axes.legend(loc="best", fontsize="small")
+    with replace_on_success(path) as temporary:
+        figure.savefig(temporary, dpi=150)
