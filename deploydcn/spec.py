@@ -289,7 +289,8 @@ class OpSpec:
 
     def _check_divisible(self, axes: Mapping[str, int]) -> None:
         for axis, divisor in self.divisible:
-            if axis in axes and divisor in axes and axes[axis] % axes[divisor]:
+            # A divisor of 0 is an empty input's, which is too small: refused afterwards, by its own name.
+            if axis in axes and axes.get(divisor) and axes[axis] % axes[divisor]:
                 raise InvalidArgument(
                     f"{self.name}: {axis} is {axes[axis]}; wanted a multiple of {divisor} = {axes[divisor]}; {self._fix((divisor,))}"
                 )

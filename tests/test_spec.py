@@ -133,6 +133,28 @@ def test_a_size_that_is_a_number_derives_from_nothing() -> None:
     assert run_driver([DriverCase(spec, arrays, {}, types)], sanitizers="address,undefined") == [str(raised.value)]
 
 
+NO_CHANNELS = {"X": (1, 0, 4, 4), "depthwise_W": (4, 1, 3, 3), "pointwise_W": (2, 4, 1, 1)}
+TOO_FEW = "SeparableConv2d: C is 0; wanted at least 1 = C; check the input shapes"
+
+
+def test_an_empty_input_divides_nothing() -> None:
+    """D must be a multiple of C, which comes from an input: no attribute's minimum keeps it from being 0."""
+    spec = op_named("SeparableConv2d").spec
+    for check in (spec.bind, spec.check_known):
+        with pytest.raises(InvalidArgument) as raised:
+            check(NO_CHANNELS, {})
+        assert str(raised.value) == TOO_FEW
+
+
+@pytest.mark.slow
+def test_in_cpp_neither() -> None:
+    from tests.cpp.driver import DriverCase, run_driver
+
+    arrays = {name: np.zeros(shape) for name, shape in NO_CHANNELS.items()}
+    case = DriverCase(op_named("SeparableConv2d").spec, arrays, {}, {"T": "float32"})
+    assert run_driver([case], sanitizers="address,undefined") == [TOO_FEW]
+
+
 @pytest.mark.slow
 def test_cpp_refuses_what_would_overflow_its_indices() -> None:
     from tests.cpp.driver import DriverCase, run_driver

@@ -168,7 +168,8 @@ Axes bind(const OpSpec& spec, const Attributes& attributes, Span<const Shape* co
   }
 
   for (const DivisibleSpec& rule : spec.divisible) {
-    if (axes[rule.axis] % axes[rule.divisor] == 0) continue;
+    // A divisor of 0 is an empty input's, which is too small: refused below, by its own name.
+    if (axes[rule.divisor] == 0 || axes[rule.axis] % axes[rule.divisor] == 0) continue;
     const Token divisor{'a', rule.divisor};
     std::ostringstream out;
     out << spec.name << ": " << spec.axis_names[rule.axis] << " is " << axes[rule.axis] << "; wanted a multiple of "
