@@ -219,7 +219,8 @@ def deform_psroi_pool(
     """
     input, mask = _autocast(input, mask)
     rois, offset = _positions(input, rois, offset)
-    classes = 1 if offset is None else offset.shape[1] // 2
+    # An offset that has no classes is left to the operator, whose shape check explains it.
+    classes = 1 if offset is None or offset.dim() != 4 else max(1, offset.shape[1] // 2)
     parts = pooled_size if part_size is None else part_size
     output, count = torch.ops.deploydcn.deform_psroi_pool(
         input, rois, offset, spatial_scale, output_dim, group_size, pooled_size, parts, sample_per_part, trans_std, classes

@@ -89,5 +89,12 @@ def test_what_does_not_fit_is_refused() -> None:
         deform_roi_pool(features(), ROIS, offsets(2, 4), output_size=3)
     with pytest.raises(InvalidArgument, match=r"OD is 4; wanted a multiple of CLS = 3"):
         deform_psroi_pool(features(), ROIS, offsets(6, 3), spatial_scale=1.0, output_dim=4, pooled_size=3)
+    for offset, message in (
+        (offsets(1, 3), "dimension 1 is 1; wanted 2"),
+        (offsets(3, 3), "dimension 1 is 3; wanted 2"),
+        (offsets(2, 3)[0, 0, 0], r"has shape \[3\]; wanted 4 dimensions"),
+    ):
+        with pytest.raises(InvalidArgument, match=f"DeformPSRoIPool input offset:? {message}"):
+            deform_psroi_pool(features(), ROIS, offset, spatial_scale=1.0, output_dim=4, pooled_size=3)
     with pytest.raises(InvalidArgument, match="box 1 has batch index 2; wanted 0 or more and less than N = 2"):
         deform_roi_pool(features(), torch.tensor([[0.0, 0, 0, 4, 4], [2, 0, 0, 4, 4]]), output_size=2)

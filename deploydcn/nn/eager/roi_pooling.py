@@ -54,10 +54,8 @@ def deform_roi_pool(
     for r, image in enumerate(images):
         left, top, right, bottom = (boxes[r, 1:] * scale - 0.5).unbind()
         width, height = right - left, bottom - top
-        shift_x, shift_y = torch.zeros_like(width), torch.zeros_like(height)
-        if offset is not None:
-            moves = offset[r].float()
-            shift_x, shift_y = strength * width * moves[0], strength * height * moves[1]
+        moves = boxes.new_zeros((2, 1, 1)) if offset is None else offset[r].float()
+        shift_x, shift_y = strength * width * moves[0], strength * height * moves[1]
         bin_height, bin_width = height / bins_h, width / bins_w
         starts_y = (top + shift_y) + (bin_y * bin_height)[:, None]
         starts_x = (left + shift_x) + bin_x * bin_width

@@ -62,6 +62,7 @@ CASES: tuple[Case, ...] = (
     _case("gamma_1", gamma=1.0),
     _case("gamma_0", gamma=0.0),
     _case("negative_gamma", gamma=-0.7),
+    _case("infinite_gamma", gamma=INF, offset=None, why="an absent offset is one of 0: its move, 0 * infinity, is no position"),
     _case("large_offsets", offset=spread(30.0), why="bins far outside the image"),
     _case("offset_order", offset=lambda rng, shape: np.arange(np.prod(shape)).reshape(shape) * 0.3, why="x before y"),
     _case("non_finite_offsets", offset=choice(NAN, INF, -INF, 1e30, 0.5), why="no position, no sample"),
