@@ -71,11 +71,17 @@ def _check(spec: OpSpec, inputs: Mapping[str, Tensor], attributes: Mapping[str, 
             raise InvalidArgument(f"{spec.name} input {tensor.name} is {dtype}; wanted {types[tensor.type_param]}, as the other inputs")
 
 
+def _without_autocast(input: Tensor) -> torch.autocast:
+    """Autocast reaches into custom operators, forward and backward: there it would round what they keep in float32."""
+    return torch.autocast(input.device.type, enabled=False)
+
+
 def _define(spec: OpSpec, implementation: Callable[..., Any]) -> None:
     def eager(*arguments: Any) -> Any:
         inputs, attributes = split_arguments(spec, arguments)
         _check(spec, inputs, attributes)
-        return implementation(*arguments)
+        with _without_autocast(arguments[0]):
+            return implementation(*arguments)
 
     def fake(*arguments: Any) -> Any:
         inputs, attributes = split_arguments(spec, arguments)
@@ -88,15 +94,17 @@ def _define(spec: OpSpec, implementation: Callable[..., Any]) -> None:
 
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         needed = [isinstance(value, Tensor) and needs for value, needs in zip(ctx.arguments, ctx.needs_input_grad, strict=True)]
-        with torch.enable_grad():
-            leaves = [
-                value.detach().requires_grad_(needs) if isinstance(value, Tensor) else value
-                for value, needs in zip(ctx.arguments, needed, strict=True)
-            ]
-            outputs = _as_tuple(implementation(*leaves))
-        wanted = [leaf for leaf, needs in zip(leaves, needed, strict=True) if needs]
-        differentiable = [(y, dy) for y, dy in zip(outputs, gradients, strict=True) if y.requires_grad]
-        found = iter(torch.autograd.grad([y for y, _ in differentiable], wanted, [dy for _, dy in differentiable], allow_unused=True))
+        with _without_autocast(ctx.arguments[0]):
+            with torch.enable_grad():
+                leaves = [
+                    value.detach().requires_grad_(needs) if isinstance(value, Tensor) else value
+                    for value, needs in zip(ctx.arguments, needed, strict=True)
+                ]
+                outputs = _as_tuple(implementation(*leaves))
+            wanted = [leaf for leaf, needs in zip(leaves, needed, strict=True) if needs]
+            differentiable = [(y, dy) for y, dy in zip(outputs, gradients, strict=True) if y.requires_grad]
+            results, seeds = [y for y, _ in differentiable], [dy for _, dy in differentiable]
+            found = iter(torch.autograd.grad(results, wanted, seeds, materialize_grads=True))
         return tuple(next(found) if needs else None for needs in needed)
 
     op = torch.library.custom_op(f"{NAMESPACE}::{spec.snake_name}", eager, mutates_args=(), schema=schema_text(spec))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from deploydcn.nn import DeformConv2d, deform_conv2d
+from deploydcn.nn.torch_ops import call_with_onnx_names
+from deploydcn.ops import OPS, Op
 from tests.export import models
 from tests.export.helpers import image
 
@@ -53,3 +56,23 @@ def test_autocast_keeps_offsets_precise() -> None:
         low = layer(x)
     assert low.dtype == torch.bfloat16
     assert (low.float() - layer(x)).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.spec.snake_name)
+def test_autocast_does_not_reach_into_an_operator(op: Op) -> None:
+    """Its functional form has cast what is to be cast: a product inside must not be rounded to bfloat16 once more."""
+    case = op.cases[0]
+    types = {"float32": np.dtype(np.float32), "int64": np.dtype(np.int64)}
+    param = {tensor.name: types[op.spec.type_rows[0][tensor.type_param]] for tensor in op.spec.inputs}
+    inputs = {name: torch.from_numpy(value) for name, value in case.inputs(param.__getitem__).items()}
+
+    def outputs_and_gradient() -> tuple[Tensor, ...]:
+        first = op.spec.inputs[0].name
+        leaf = inputs[first].clone().requires_grad_()
+        outputs = call_with_onnx_names(op.spec, {**inputs, first: leaf}, case.attributes)
+        return *outputs, *torch.autograd.grad(outputs[0].square().sum(), leaf)
+
+    wanted = outputs_and_gradient()
+    with torch.autocast("cpu", torch.bfloat16):
+        got = outputs_and_gradient()
+    assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))

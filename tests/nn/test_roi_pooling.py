@@ -56,6 +56,14 @@ def test_gradient_of_the_offsets(call, offset_channels: int) -> None:
     assert torch.isclose((gradient * step).sum(), difference, rtol=1e-3)
 
 
+@FORMS
+def test_without_boxes_the_gradient_is_zero(call, offset_channels: int) -> None:
+    """A detector in training that proposes nothing: its features were used all the same."""
+    x = features(8).requires_grad_()
+    (gradient,) = torch.autograd.grad(call(x, offsets(offset_channels, 3)[:0], ROIS[:0]).sum(), x)
+    assert torch.equal(gradient, torch.zeros_like(x))
+
+
 def test_torch_operators_pass_torchs_own_checks() -> None:
     torch.library.opcheck(torch.ops.deploydcn.deform_roi_pool.default, (features(), ROIS, offsets(2, 3), 3, 3, 0.3, 0, 0.1))
     arguments = (features(8), ROIS, None, 0.3, 2, 2, 3, 3, 4, 0.1, 1)
