@@ -38,7 +38,8 @@ def _case(draw: st.DrawFn, name: str, inputs: Mapping[str, np.ndarray], attribut
     param = {tensor.name: tensor.type_param for tensor in spec.inputs}
     with np.errstate(over="ignore"):
         rounded = {key: value.astype(numpy_dtype(types[param[key]])) for key, value in inputs.items()}
-    return DriverCase(spec, rounded, attributes, types, frozenset({"W"}) if constant else frozenset())
+    weights = {name for name in inputs if name.rpartition("_")[2] == "W"}
+    return DriverCase(spec, rounded, attributes, types, frozenset(weights if constant else ()))
 
 
 def _rng(draw: st.DrawFn) -> np.random.Generator:
@@ -72,6 +73,27 @@ def _convolution(draw: st.DrawFn, name: str) -> DriverCase:
     if deformable and draw(st.booleans()):
         inputs["mask"] = rng.uniform(-1, 2, (n, taps, oh, ow))
     return _case(draw, name, inputs, attributes, constant=draw(st.booleans()))
+
+
+@st.composite
+def _separable(draw: st.DrawFn) -> DriverCase:
+    """SeparableConv2d: few channels and many, on either side of the kernels' tiles."""
+    activations = st.sampled_from(["", "relu", "relu6", "silu"])
+    channels, outputs = (draw(st.one_of(st.integers(1, 12), st.sampled_from([16, 33, 64, 70, 130]))) for _ in range(2))
+    between, kernel = channels * draw(st.integers(1, 3)), (draw(SMALL), draw(SMALL))
+    attributes: dict[str, Any] = {"strides": (draw(SMALL), draw(SMALL)), "dilations": (draw(SMALL), draw(SMALL))}
+    image, attributes["pads"] = _image_and_pads(draw, kernel, attributes["dilations"])
+    attributes |= {"depthwise_activation": draw(activations), "activation": draw(activations)}
+    rng = _rng(draw)
+    inputs = {
+        "X": rng.standard_normal((draw(st.integers(0, 3)), channels, *image)),
+        "depthwise_W": rng.standard_normal((between, 1, *kernel)),
+        "pointwise_W": rng.standard_normal((outputs, between, 1, 1)),
+    }
+    for name, size in (("depthwise_B", between), ("pointwise_B", outputs)):
+        if draw(st.booleans()):
+            inputs[name] = rng.standard_normal(size)
+    return _case(draw, "SeparableConv2d", inputs, attributes, constant=draw(st.booleans()))
 
 
 def _image_and_pads(draw: st.DrawFn, kernel: tuple[int, int], dilations: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, ...]]:
@@ -141,6 +163,7 @@ STRATEGIES: dict[str, Strategy] = {
     # 1.1: the largest slope of an activation, silu.
     "DeformConv2d": Strategy(_convolution("DeformConv2d"), _all_but("offset"), 1.1),
     "GroupedConv2d": Strategy(_convolution("GroupedConv2d"), _all_but(), 1.1),
+    "SeparableConv2d": Strategy(_separable(), _all_but(), 1.1),
     "DCNv3": Strategy(_window("DCNv3"), _all_but("offset")),
     "DCNv4": Strategy(_window("DCNv4"), _positive_masks),
     "MSDeformAttn": Strategy(_levels(), _all_but("spatial_shapes", "level_start_index", "sampling_locations")),
