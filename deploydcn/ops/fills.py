@@ -22,6 +22,11 @@ def half_mask(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return rng.uniform(0.0, 1.0, shape)
 
 
+def alike(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Values so alike that a long sum in too few digits drops the same part of each."""
+    return rng.uniform(1.0, 1.001, shape)
+
+
 def nan_pixel(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """A channels-last image with one NaN in each."""
     image = rng.standard_normal(shape)

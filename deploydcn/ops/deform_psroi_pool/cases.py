@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from deploydcn.ops.case import Case, Fill
-from deploydcn.ops.fills import choice, spread
+from deploydcn.ops.case import Case, Fill, normal
+from deploydcn.ops.fills import alike, choice, spread
 from deploydcn.ops.rois import boxes, rows_of
 
 NAN, INF = float("nan"), float("inf")
@@ -26,6 +26,7 @@ def _case(
     pooled: int = 3,
     part: int | None = None,
     classes: int = 1,
+    image: Fill = normal,
     rois: Fill | None = None,
     offset: Fill | None = MOVES,
     why: str = "",
@@ -37,7 +38,7 @@ def _case(
     attributes = {"spatial_scale": 0.25, "sample_per_part": 2, "trans_std": 0.1, **sizes, **attributes}
     n, height, width = images
     shapes: dict[str, tuple[int, ...]] = {"input": (n, dim * group * group, height, width), "rois": (count, 5)}
-    fills = {"rois": rois or boxes(n, height, width)}
+    fills = {"input": image, "rois": rois or boxes(n, height, width)}
     if offset is not None:
         shapes["offset"], fills["offset"] = (count, 2 * classes, part, part), offset
     return Case(name, shapes, attributes, fills, why)
@@ -70,6 +71,18 @@ CASES: tuple[Case, ...] = (
     _case("trans_std_2", trans_std=2.0, why="bins far outside: samples that do not count"),
     _case("negative_trans_std", trans_std=-0.3),
     _case("non_finite_offsets", offset=choice(NAN, INF, -INF, 1e30, 0.5)),
+    _case(
+        "many_samples",
+        images=(1, 9, 11),
+        count=1,
+        dim=1,
+        pooled=1,
+        image=alike,
+        rois=rows_of((0, 4, 4, 30, 30)),
+        offset=None,
+        sample_per_part=255,
+        why="65025 samples: a single sum in float32 is off by 3e-4",
+    ),
     _case("no_boxes", count=0),
     _case("no_boxes_no_images", images=(0, 9, 11), count=0, rois=boxes(1, 9, 11)),
     _case("many_boxes", images=(3, 6, 7), count=37, pooled=2, dim=1, why="images in mixed order, more boxes than a warp"),

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from deploydcn.ops.case import Case, Fill
-from deploydcn.ops.fills import choice, spread
+from deploydcn.ops.case import Case, Fill, normal
+from deploydcn.ops.fills import alike, choice, spread
 from deploydcn.ops.rois import boxes, rows_of
 
 SIZE = (2, 3, 9, 11)  # N, C, H, W; boxes are drawn in units of spatial_scale 0.25
@@ -22,6 +22,7 @@ def _case(
     size: tuple[int, int, int, int] = SIZE,
     count: int = 5,
     pooled: tuple[int, int] = (2, 3),
+    image: Fill = normal,
     rois: Fill | None = None,
     offset: Fill | None = MOVES,
     why: str = "",
@@ -30,7 +31,7 @@ def _case(
     """offset: how it is drawn; None leaves it out."""
     attributes = {"output_height": pooled[0], "output_width": pooled[1], "spatial_scale": 0.25, **attributes}
     shapes: dict[str, tuple[int, ...]] = {"input": size, "rois": (count, 5)}
-    fills = {"rois": rois or boxes(size[0], *size[2:])}
+    fills = {"input": image, "rois": rois or boxes(size[0], *size[2:])}
     if offset is not None:
         shapes["offset"], fills["offset"] = (count, 2, *pooled), offset
     return Case(name, shapes, attributes, fills, why)
@@ -47,6 +48,17 @@ CASES: tuple[Case, ...] = (
     _case("ratio_1", sampling_ratio=1),
     _case("ratio_2", sampling_ratio=2),
     _case("ratio_3_no_offsets", sampling_ratio=3, offset=None),
+    _case(
+        "many_samples",
+        size=(1, 1, 9, 11),
+        count=1,
+        pooled=(1, 1),
+        image=alike,
+        rois=rows_of((0, 4, 4, 30, 30)),
+        offset=None,
+        sampling_ratio=255,
+        why="65025 samples: a single sum in float32 is off by 3e-4",
+    ),
     _case("no_boxes", count=0, why="a detector that proposes nothing"),
     _case("no_boxes_no_images", size=(0, 3, 9, 11), count=0, rois=boxes(1, 9, 11)),
     _case("one_box", count=1),

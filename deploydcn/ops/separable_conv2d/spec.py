@@ -16,7 +16,8 @@ SPEC = OpSpec(
         "Z[n, d] = depthwise_activation(sum over taps of depthwise_W[d, 0, i, j] * X[n, d//(D//C), oh*SH - PT + i*DH, "
         "ow*SW - PL + j*DW] + depthwise_B[d]), and the D results are mixed pixel by pixel, Y[n, m] = activation(sum over d of "
         "pointwise_W[m, d] * Z[n, d] + pointwise_B[m]). Z never exists in full. As ONNX Conv with group = C and Conv with a "
-        "1x1 window."
+        "1x1 window. The CPU kernel keeps Z in float32 at least; GPU kernels round it to T for the tensor cores, so that in float16 "
+        "it must stay below 65520, as between two operators."
     ),
     attributes=(
         KERNEL_SHAPE,

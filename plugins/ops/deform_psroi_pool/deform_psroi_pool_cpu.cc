@@ -79,13 +79,15 @@ class Kernel : public CpuKernel {
             const T *low = plane + static_cast<int64_t>(row.low) * width,
                     *high = plane + static_cast<int64_t>(row.high) * width;
             const Sum down = row.fraction;
+            Sum along = 0;  // by rows: a single sum of all samples would lose digits in float32
             for (const roi::Neighbours& column : columns) {
               const Sum right = column.fraction;
               const Sum above = cpu::value_of(low[column.low]) * (1 - right) + cpu::value_of(low[column.high]) * right;
               const Sum below =
                   cpu::value_of(high[column.low]) * (1 - right) + cpu::value_of(high[column.high]) * right;
-              sum += above * (1 - down) + below * down;
+              along += above * (1 - down) + below * down;
             }
+            sum += along;
           }
           const int64_t item = ((r * a[OD] + o) * bins + ph) * bins + pw;
           pooled[item] = cpu::element_from<T>(valid > 0 ? sum / valid : Sum(0));

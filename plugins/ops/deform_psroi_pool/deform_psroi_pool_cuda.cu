@@ -68,11 +68,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks) pool(const __grid_constant_
     if (!rows.locate(i, row)) continue;
     const T* low = plane + static_cast<int64_t>(row.low) * a.width;
     const T* high = plane + static_cast<int64_t>(row.high) * a.width;
+    float along = 0.f;  // by rows: a single sum of all samples would lose digits in float32
     for (int j = 0; j < a.samples; ++j) {
       if (!columns.locate(j, column)) continue;
-      sum += gpu::between(low, high, row.fraction, column);
+      along += gpu::between(low, high, row.fraction, column);
       ++valid;
     }
+    sum += along;
   }
   pooled = gpu::from_float<T>(valid > 0 ? sum / static_cast<float>(valid) : 0.f);
   count = gpu::from_float<T>(static_cast<float>(valid));
