@@ -81,7 +81,8 @@ def _define(spec: OpSpec, implementation: Callable[..., Any]) -> None:
         inputs, attributes = split_arguments(spec, arguments)
         _check(spec, inputs, attributes)
         with _without_autocast(arguments[0]):
-            return implementation(*arguments)
+            outputs = tuple(output.contiguous() for output in _as_tuple(implementation(*arguments)))  # as `fake` promises
+        return outputs if len(outputs) > 1 else outputs[0]
 
     def fake(*arguments: Any) -> Any:
         inputs, attributes = split_arguments(spec, arguments)

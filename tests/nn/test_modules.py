@@ -58,18 +58,28 @@ def test_autocast_keeps_offsets_precise() -> None:
     assert (low.float() - layer(x)).abs().max() < 0.1
 
 
+def inputs_of(op: Op) -> dict[str, Tensor]:
+    """The first row of the operator's conformance table, in float32."""
+    types = {tensor.name: np.dtype(op.spec.type_rows[0][tensor.type_param]) for tensor in op.spec.inputs}
+    return {name: torch.from_numpy(value) for name, value in op.cases[0].inputs(types.__getitem__).items()}
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.spec.snake_name)
+def test_outputs_lie_in_memory_as_torch_compile_expects(op: Op) -> None:
+    """torch's convolutions answer channels-last images in kind; compiled code has been told that outputs are contiguous."""
+    inputs = {k: v.to(memory_format=torch.channels_last) if v.ndim == 4 else v for k, v in inputs_of(op).items()}
+    outputs = call_with_onnx_names(op.spec, inputs, op.cases[0].attributes)
+    assert all(output.is_contiguous() for output in outputs)
+
+
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.spec.snake_name)
 def test_autocast_does_not_reach_into_an_operator(op: Op) -> None:
     """Its functional form has cast what is to be cast: a product inside must not be rounded to bfloat16 once more."""
-    case = op.cases[0]
-    types = {"float32": np.dtype(np.float32), "int64": np.dtype(np.int64)}
-    param = {tensor.name: types[op.spec.type_rows[0][tensor.type_param]] for tensor in op.spec.inputs}
-    inputs = {name: torch.from_numpy(value) for name, value in case.inputs(param.__getitem__).items()}
+    inputs, first = inputs_of(op), op.spec.inputs[0].name
 
     def outputs_and_gradient() -> tuple[Tensor, ...]:
-        first = op.spec.inputs[0].name
         leaf = inputs[first].clone().requires_grad_()
-        outputs = call_with_onnx_names(op.spec, {**inputs, first: leaf}, case.attributes)
+        outputs = call_with_onnx_names(op.spec, {**inputs, first: leaf}, op.cases[0].attributes)
         return *outputs, *torch.autograd.grad(outputs[0].square().sum(), leaf)
 
     wanted = outputs_and_gradient()
