@@ -22,7 +22,8 @@ ALLOWED = {
     "engine": {"ops", "runners", "export", "engine"},
     "vision": {"vision"},
     "testing": {"ops", "testing"},
-    "cli": {"ops", "runners", "parity", "export", "engine", "vision", "cli"},
+    "bench": {"export", "bench"},
+    "cli": {"ops", "runners", "parity", "export", "engine", "vision", "bench", "cli"},
 }
 LEAVES = {"tensorrt_runtimes", "errors", "_lazy", "files", "spec", "libraries", "onnx_schema", "doctor"}
 
