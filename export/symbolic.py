@@ -1,7 +1,8 @@
 """Sizes that stay dynamic: functions whose tracing would write the example's height and width into the file.
 
 torch.export follows a size as a symbol until something wants a plain number: torch.linspace(0, 1, width), torch.tensor([height, width]),
-int(height / 2), len(batch), max(height, width). While a model is traced, these are computed by functions that take symbols.
+int(height / 2), len(batch), max(height, width). While a model is traced, these are computed by functions that take symbols. What is put
+into a tensor can be taken out again: tables.py.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from torch import SymBool, SymFloat, SymInt, Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from deploydcn.export.tables import Tables
+
 Symbol = (SymInt, SymFloat, SymBool)
 
 
@@ -35,19 +38,29 @@ def symbolic_sizes(model: nn.Module) -> Iterator[None]:
         with _TorchFunctions():
             yield
     finally:
+        _tables.forget()
         for module, name, before in changed:
             if before is missing:
                 delattr(module, name)
 
 
 # ---------------------------------------------------------------------------------------------------- torch's functions
+_tables = Tables()
+
+
 class _TorchFunctions(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if taken := _tables.taken_out(name, args):
+            return taken[0]
+        args, kwargs = _tables.with_numbers(name, args, kwargs or {})
         replacement = REPLACEMENTS.get(func)
         if replacement is not None and any(map(_is_symbolic, pytree.tree_leaves((args, kwargs)))):
-            return replacement(*args, **kwargs)
-        return func(*args, **kwargs)
+            result = replacement(*args, **kwargs)
+        else:
+            result = func(*args, **kwargs)
+        _tables.note(name, args, kwargs, result)
+        return result
 
 
 def _is_symbolic(leaf: Any) -> bool:
@@ -137,6 +150,8 @@ class _Int(int, metaclass=_Kind):
     plain, symbol = int, SymInt
 
     def __new__(cls, *args: Any) -> Any:
+        if len(args) == 1 and (number := _tables.number(args[0])) is not None:
+            return number
         return torch.sym_int(args[0]) if len(args) == 1 and isinstance(args[0], Symbol) else int(*args)
 
 

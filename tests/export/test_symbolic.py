@@ -60,7 +60,27 @@ class Numbers(nn.Module):
         }
 
 
-@pytest.mark.parametrize("model", [Tables(), Grids(), Numbers()], ids=lambda model: type(model).__name__)
+class TakenOut(nn.Module):
+    """Sizes put into a tensor and taken out of it again, as the encoder of Deformable-DETR and the pixel decoder of Mask2Former do."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        levels = [x, nn.functional.avg_pool2d(x, 2)]
+        shapes = torch.as_tensor([level.shape[-2:] for level in levels])
+        start = torch.cat((shapes.new_zeros((1,)), shapes.prod(1).cumsum(0)[:-1]))
+        flat = torch.cat([level.flatten(2) for level in levels], 2)
+        assert (shapes[:, 0] * shapes[:, 1]).sum() == flat.shape[2]
+        rows = [torch.linspace(0.5, h - 0.5, h, dtype=x.dtype) / h + torch.arange(w).sum() for h, w in shapes]
+        parts = torch.split(flat, [start[1] - start[0], flat.shape[2] - start[1]], 2)
+        again = [part.view(x.shape[0], -1, shapes[i][0], shapes[i][1]) for i, part in enumerate(parts)]
+        return {
+            "rows": torch.cat(rows),
+            "shapes": shapes,
+            "small": again[1],
+            "large": nn.functional.interpolate(again[1], size=(shapes[0, 0], int(shapes[0, 1]))),
+        }
+
+
+@pytest.mark.parametrize("model", [Tables(), Grids(), Numbers(), TakenOut()], ids=lambda model: type(model).__name__)
 def test_sizes_stay_dynamic(tmp_path: Path, model: nn.Module) -> None:
     """The example is wide; a tall and a square picture, and a larger batch, must come out right too."""
     path = tmp_path / "m.onnx"
@@ -71,6 +91,15 @@ def test_sizes_stay_dynamic(tmp_path: Path, model: nn.Module) -> None:
         x = image(3, size, batch)
         for name, expected in model(x).items():
             np.testing.assert_allclose(runner.run([x.numpy()])[name], expected, rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+def test_tables_of_constant_sizes_need_no_dynamic_axis(tmp_path: Path) -> None:
+    """torch.export alone stops at them, whatever is dynamic."""
+    path = tmp_path / "m.onnx"
+    x = image(3, (20, 34))
+    deploydcn.export_onnx(TakenOut(), x, path)
+    for name, expected in TakenOut()(x).items():
+        np.testing.assert_allclose(deploydcn.load(path).run([x.numpy()])[name], expected, rtol=1e-6, atol=1e-6, err_msg=name)
 
 
 def test_without_the_replacements_sizes_are_baked_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
