@@ -111,6 +111,11 @@ def read(path: Path) -> ir.Model:
         raise InvalidModel(f"{path} is not a valid ONNX file: {str(error).strip().splitlines()[0]}") from error
     if missing:
         raise InvalidModel(f"{path} keeps weights in {Path(missing[0]).name!r}, which is not in {path.parent}; put it beside the model")
+    for value in model.graph.inputs:
+        if value.shape is None and value.name not in model.graph.initializers:
+            raise InvalidModel(
+                f"{path}: input {value.name!r} has no shape; wanted one, with names for sizes that vary; export the model again"
+            )
     InlinePass()(model)
     RemoveInitializersFromInputsPass()(model)
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)  # one place where rewrites look for them

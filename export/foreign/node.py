@@ -53,8 +53,8 @@ class ForeignNode:
     # -------------------------------------------------------------------------------------------------- attributes
     def integer(self, *spellings: str, default: int | None = None) -> int:
         """One integer, under the first of its spellings that is there."""
-        (value,) = self._numbers(spellings, (1,), None if default is None else (default,))
-        return int(value)
+        (value,) = self._whole(spellings, (1,), None if default is None else (default,))
+        return value
 
     def number(self, *spellings: str, default: float | None = None) -> float:
         (value,) = self._numbers(spellings, (1,), None if default is None else (default,))
@@ -65,26 +65,33 @@ class ForeignNode:
         split = [name for name in spellings if f"{name}_h" in self.attributes and f"{name}_w" in self.attributes]
         if split:
             return self.integer(f"{split[0]}_h"), self.integer(f"{split[0]}_w")
-        values = self._numbers(spellings, (1, 2), default)
-        return int(values[0]), int(values[-1])
+        values = self._whole(spellings, (1, 2), default)
+        return values[0], values[-1]
 
     def pads(self, *spellings: str, default: tuple[int, int] | None = None) -> tuple[int, int, int, int]:
         """(top, left, bottom, right) of a symmetric padding: (h, w), one number, or mmdeploy's (h, h, w, w)."""
-        values = self._numbers(spellings, (1, 2, 4), default) if any(name in self.attributes for name in spellings) else ()
+        values = self._whole(spellings, (1, 2, 4), default) if any(name in self.attributes for name in spellings) else ()
         if len(values) != 4:
             height, width = self.pair(*spellings, default=default)
             return height, width, height, width
         if values[0] != values[1] or values[2] != values[3]:
             raise NoEquivalentError(
-                f"{self.label}: padding {list(map(int, values))} has four different meanings in use; wanted (h, w) or (h, h, w, w)"
+                f"{self.label}: padding {list(values)} has four different meanings in use; wanted (h, w) or (h, h, w, w)"
             )
-        return int(values[0]), int(values[2]), int(values[0]), int(values[2])
+        return values[0], values[2], values[0], values[2]
 
     def finish(self) -> None:
         """Refuse attributes that nobody read: they may change what the node computes."""
         unknown = sorted(set(self.attributes) - self._read)
         if unknown:
             raise NoEquivalentError(f"{self.label}: attribute {unknown[0]} is not known here, so what it changes is not either")
+
+    def _whole(self, spellings: Sequence[str], lengths: Sequence[int], default: Sequence[float] | None) -> Sequence[int]:
+        values = self._numbers(spellings, lengths, default)
+        if not all(value.is_integer() for value in map(float, values)):
+            name = next(name for name in spellings if name in self.attributes)
+            raise InvalidModel(f"{self.label}: attribute {name} is {list(values)}; wanted whole numbers; export the model again")
+        return [int(value) for value in values]
 
     def _numbers(self, spellings: Sequence[str], lengths: Sequence[int], default: Sequence[float] | None) -> Sequence[float]:
         self._read.update(spellings)

@@ -61,6 +61,13 @@ def test_missing_weights_file(tmp_path: Path) -> None:
     assert "keeps weights in 'in.onnx.weights', which is not in" in refused(path)
 
 
+def test_inputs_without_shape(tmp_path: Path) -> None:
+    model = onnx.load(good(tmp_path / "in.onnx"))
+    model.graph.input[1].type.tensor_type.ClearField("shape")
+    onnx.save(model, tmp_path / "in.onnx")
+    assert "input 'offset' has no shape; wanted one, with names for sizes that vary" in refused(tmp_path / "in.onnx")
+
+
 def test_no_opset(tmp_path: Path) -> None:
     model = onnx.load(good(tmp_path / "in.onnx"))
     del model.opset_import[:]
@@ -103,9 +110,11 @@ def test_an_operator_of_a_newer_deploydcn(tmp_path: Path) -> None:
         ({"colour": 3}, "node 'layer': DeformConv2d has no attribute 'colour'"),
     ],
 )
-def test_nodes_that_break_their_spec(tmp_path: Path, attributes: dict[str, object], message: str) -> None:
+@pytest.mark.parametrize("opset", [20, 17])
+def test_nodes_that_break_their_spec(tmp_path: Path, attributes: dict[str, object], message: str, opset: int) -> None:
+    """Also where the file's opset must be raised first."""
     layer = node("DeformConv2d", ["x", "weight", "offset"], ["y"], name="layer", domain="deploydcn", **attributes)
-    path = write(tmp_path / "in.onnx", [layer], SHAPES, ["y"], {"weight": WEIGHT}, domains=["deploydcn"])
+    path = write(tmp_path / "in.onnx", [layer], SHAPES, ["y"], {"weight": WEIGHT}, domains=["deploydcn"], opset=opset)
     for target in ("ort", "portable"):
         assert message in refused(path, target)
 

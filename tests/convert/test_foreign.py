@@ -142,6 +142,7 @@ def broken(path: Path, name: str, changes: Mapping[str, Any]) -> Path:
     [
         ("mmcv_v2", {"stride": None}, "node 'dcn' .mmcv::MMCVModulatedDeformConv2d.: attribute stride is missing; it is required"),
         ("mmcv_v2", {"dilation": [1, 1, 1]}, r"attribute dilation is \[1, 1, 1\]; wanted 1 or 2 numbers"),
+        ("mmcv_v2", {"stride": [1.5, 1.0]}, r"attribute stride is \[1.5, 1.0\]; wanted whole numbers"),
         ("mmcv_v2", {"deform_groups": 3}, "C is 8; wanted a multiple of OG = 3"),
         ("mmcv_v2", {"groups": 3}, "C is 8; wanted a multiple of G = 3"),
         ("plugin_separate", {"info": "{"}, "attribute info is '{'; wanted a JSON object"),
