@@ -58,6 +58,7 @@ class Export:
         """Write the file; see `deploydcn.export_onnx`."""
         start = time.perf_counter()
         register_schemas()
+        _refuse_scripts(self.module)
         if self.module.training:
             self.notes.append("exported in eval mode; the model itself stays in training mode")
         with deployed(self.module), replace_on_success(path) as temporary, contextlib.ExitStack() as stack:
@@ -176,6 +177,17 @@ class Export:
             if isinstance(dimension, ir.SymbolicDim) and dimension.value and dimension.value.isidentifier() and axis.name:
                 symbols[dimension.value] = axis.name
         graph.rename_dimensions(model, symbols)
+
+
+def _refuse_scripts(model: torch.nn.Module) -> None:
+    """torch.export reads Python, of which torch.jit leaves nothing."""
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            name = getattr(module, "original_name", type(module).__name__)
+            raise ExportError(
+                f"{path or 'the model'} ({name}) is a script of torch.jit, which torch.export cannot read; "
+                "export the torch.nn.Module that it was made from, with its weights"
+            )
 
 
 def _refuse_state(program: torch.export.ExportedProgram) -> None:

@@ -84,7 +84,7 @@ def explain_capture_failure(error: Exception, model: torch.nn.Module, unused: Se
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     line = _user_line(error)
     advice = "rewrite that line without a Python branch, loop or conversion that depends on tensor values, or export the part around it"
-    if "Constraints violated" in str(error) or "specialized" in str(error).lower():
+    if "Constraints violated" in str(error) or "specialized it to be a constant" in str(error):
         detail = re.sub(r"\s+", " ", str(error))[:600]
         return ExportError(f"{type(model).__name__} cannot take the dynamic shapes asked for: {detail}; leave that axis static")
     where = f" at {line}" if line else ""

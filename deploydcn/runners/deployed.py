@@ -30,7 +30,8 @@ def unwrap(model: Any) -> Any:
 
 @contextlib.contextmanager
 def deployed(model: torch.nn.Module) -> Iterator[None]:
-    """The model in eval mode and in its deployed behaviour; every flag and buffer is restored on exit."""
+    """The model in eval mode and in its deployed behaviour; every flag and buffer is restored on exit. What torch.compile made of it,
+    or of parts of it, runs as the Python that it was made from: the reference is PyTorch, and no compiler is waited for."""
     training = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer._version, buffer.detach().clone()) for buffer in model.buffers()]
     attributes: list[tuple[torch.nn.Module, str, bool, Any]] = []
@@ -41,7 +42,8 @@ def deployed(model: torch.nn.Module) -> Iterator[None]:
                 for name, value in _ULTRALYTICS_HEAD.items():
                     attributes.append((module, name, name in vars(module), getattr(module, name, None)))
                     setattr(module, name, value)
-        yield
+        with torch.compiler.set_stance("force_eager"):
+            yield
     finally:
         for module, name, own, value in reversed(attributes):
             if own:

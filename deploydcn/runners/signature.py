@@ -70,7 +70,7 @@ def name_outputs(result: Any) -> dict[str, torch.Tensor]:
 def positional_names(model: torch.nn.Module, count: int) -> list[str]:
     """Names of the first `count` arguments of forward; *args become args_0, args_1 ..."""
     names: list[str] = []
-    for parameter in inspect.signature(model.forward).parameters.values():
+    for parameter in _parameters(model):
         if parameter.kind is parameter.VAR_POSITIONAL:
             names += [f"{parameter.name}_{index}" for index in range(count - len(names))]
         elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
@@ -82,8 +82,17 @@ def positional_names(model: torch.nn.Module, count: int) -> list[str]:
 
 def in_signature_order(model: torch.nn.Module, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments in the order of forward's parameters, which torch.export flattens them in."""
-    order = list(inspect.signature(model.forward).parameters)
+    order = [parameter.name for parameter in _parameters(model)]
     return dict(sorted(kwargs.items(), key=lambda item: order.index(item[0]) if item[0] in order else len(order)))
+
+
+def _parameters(model: torch.nn.Module) -> list[inspect.Parameter]:
+    """Of forward, without self."""
+    try:
+        return list(inspect.signature(model.forward).parameters.values())
+    except ValueError:  # what torch.jit.trace made has a schema only
+        schema = getattr(model.forward, "schema")  # noqa: B009
+        return [inspect.Parameter(argument.name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for argument in schema.arguments[1:]]
 
 
 def _input_name(path: tuple[Any, ...], parameters: list[str]) -> str:

@@ -80,17 +80,44 @@ def _multiscale_roi_align(
     return result
 
 
+def _paste_masks_in_image(masks: Tensor, boxes: Tensor, img_shape: Sequence[int], padding: int = 1) -> Tensor:
+    """Every mask (n, 1, M, M), stretched over its box: torchvision's function without its loop over boxes, as two matrix products."""
+    from torchvision.models.detection.roi_heads import expand_boxes, expand_masks
+
+    masks, scale = expand_masks(masks, padding=padding)
+    cells = torch.arange(masks.shape[-1], device=masks.device)
+    sides = expand_boxes(boxes, scale).to(torch.int64)
+
+    def stretched(first: Tensor, last: Tensor, size: int) -> Tensor:
+        """(n, size, M): the share of every row (or column) of a mask in every one of the image."""
+        length = (last - first + 1).clamp(min=1)[:, None]
+        index = torch.arange(size, device=masks.device) - first[:, None]
+        position = ((index + 0.5) * (len(cells) / length) - 0.5).clamp(0, len(cells) - 1)
+        share = (1 - (position[..., None] - cells).abs()).clamp(min=0)
+        return (share * ((index >= 0) & (index < length))[..., None]).to(masks)
+
+    rows, columns = stretched(sides[:, 1], sides[:, 3], img_shape[0]), stretched(sides[:, 0], sides[:, 2], img_shape[1])
+    return (rows @ masks[:, 0] @ columns.transpose(1, 2))[:, None]
+
+
 @contextlib.contextmanager
 def _patch() -> Iterator[None]:
-    import torchvision.ops.boxes as boxes
-    import torchvision.ops.poolers as poolers
+    from torchvision.models.detection import transform
+    from torchvision.ops import boxes, poolers
 
-    originals = boxes.batched_nms, poolers._multiscale_roi_align
-    boxes.batched_nms, poolers._multiscale_roi_align = _batched_nms, _multiscale_roi_align
+    replaced = (
+        (boxes, "batched_nms", _batched_nms),
+        (poolers, "_multiscale_roi_align", _multiscale_roi_align),
+        (transform, "paste_masks_in_image", _paste_masks_in_image),
+    )
+    originals = [getattr(module, name) for module, name, _ in replaced]
+    for module, name, function in replaced:
+        setattr(module, name, function)
     try:
         yield
     finally:
-        boxes.batched_nms, poolers._multiscale_roi_align = originals
+        for (module, name, _), original in zip(replaced, originals, strict=True):
+            setattr(module, name, original)
 
 
 FRONTEND = Frontend("torchvision", patch=_patch, decompositions=_decompositions)
