@@ -150,15 +150,21 @@ def _axis(name: str, axis: int, entry: Any) -> DynamicAxis | None:
     return DynamicAxis(name, axis, root.__name__, getattr(root, "min", None), getattr(root, "max", None), slope, intercept)
 
 
+GROWN = 11
+"""Sizes of 1 become this: hardly ever a size of something else, as 2 images of 4 heads are 8 where a head has 8 channels. Where sizes are
+equal by chance, torch may take them for the same."""
+
+
 def grown(tensors: Mapping[str, torch.Tensor], axes: Sequence[DynamicAxis]) -> dict[str, torch.Tensor]:
-    """Example tensors with every dynamic axis at least 2 long: torch.export takes sizes 0 and 1 for constants."""
+    """Example tensors with every dynamic axis longer than 1: torch.export takes sizes 0 and 1 for constants."""
     result = dict(tensors)
     small = {axis.group for axis in axes if tensors[axis.tensor].shape[axis.axis] < 2}
     for axis in axes:
         if axis.group in small:
             if result[axis.tensor].shape[axis.axis] == 0:
                 raise InvalidArgument(f"dynamic axis {axis} is 0 long in the example; wanted at least 1")
-            result[axis.tensor] = result[axis.tensor].repeat_interleave(2, dim=axis.axis)
+            times = min([GROWN, *(int(other.maximum) for other in axes if other.group == axis.group and other.maximum is not None)])
+            result[axis.tensor] = result[axis.tensor].repeat_interleave(times, dim=axis.axis)
     return result
 
 

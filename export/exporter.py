@@ -174,6 +174,11 @@ class Export:
         for axis in self.dynamic.axes:
             shape = by_name[axis.tensor].shape
             dimension = shape[axis.axis] if shape is not None else None
+            if isinstance(dimension, ir.SymbolicDim) and dimension.value and dimension.value.isdigit():
+                raise ExportError(
+                    f"axis {axis} became {dimension.value} for good when the traced graph was translated: that may equal another "
+                    "size of the model by chance; give an example of another size, or leave that axis static"
+                )
             if isinstance(dimension, ir.SymbolicDim) and dimension.value and dimension.value.isidentifier() and axis.name:
                 symbols[dimension.value] = axis.name
         graph.rename_dimensions(model, symbols)

@@ -9,6 +9,7 @@ wants a number gets that one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,26 +21,39 @@ from torch.utils.weak import WeakTensorKeyDictionary
 WHOLE = (torch.int64, torch.int32)
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """numbers: the tensor's, as an array of int and SymInt. storage: shared by the tensors that may share memory."""
+
+    numbers: Any
+    storage: object
+
+
 class Tables:
-    """What is known: tensors and their numbers, arrays of int and SymInt."""
+    """What is known of tensors."""
 
     def __init__(self) -> None:
-        self._known: MutableMapping[Tensor, Any] = WeakTensorKeyDictionary()
+        self._known: MutableMapping[Tensor, _Entry] = WeakTensorKeyDictionary()
 
     def forget(self) -> None:
         """Know nothing."""
         self._known.clear()
 
+    def numbers(self, tensor: Tensor) -> Any:
+        """An array of int and SymInt, or None."""
+        entry = self._known.get(tensor)
+        return None if entry is None else entry.numbers
+
     def number(self, value: Any) -> Any:
         """The number in a tensor without dimensions; None where it is not known."""
         if not isinstance(value, Tensor) or value.ndim:
             return None
-        numbers = self._known.get(value)
+        numbers = self.numbers(value)
         return None if numbers is None else numbers[()]
 
     def taken_out(self, name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """(what the call of a function of that name returns,) where that is a known number or a list of them, else ()."""
-        if name not in TAKE_OUT or len(args) != 1 or (numbers := self._known.get(args[0])) is None:
+        if name not in TAKE_OUT or len(args) != 1 or (numbers := self.numbers(args[0])) is None:
             return ()
         return (TAKE_OUT[name](numbers),) if numbers.ndim == 0 or name == "tolist" else ()
 
@@ -58,39 +72,49 @@ class Tables:
 
     def note(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
         """Remember the numbers in what a call returned, if they are known."""
-        if name in IN_PLACE or (name.endswith("_") and not name.endswith("__")):
-            if isinstance(args[0], Tensor) and args[0].dtype in WHOLE:
-                self.forget()  # views of it may be known under other names
-            return
         if name == "_shape_as_tensor":
             name, args = "tensor", (list(args[0].shape),)
-        rule = RULES.get(name)
-        if rule is None:
+        in_place = name in IN_PLACE or (name.endswith("_") and not name.endswith("__"))
+        rule = RULES.get(IN_PLACE.get(name, name.removesuffix("_") if in_place else name))
+        results = list(result) if isinstance(result, list | tuple) else [result]
+        whole = all(isinstance(tensor, Tensor) and tensor.dtype in (*WHOLE, torch.bool) for tensor in results)
+        found = self._found(rule, args, kwargs) if rule is not None and whole else None
+        storage = object()
+        if in_place or name in VIEWS:
+            entry = self._known.get(args[0]) if isinstance(args[0], Tensor) else None
+            storage = storage if entry is None else entry.storage
+        if in_place and isinstance(args[0], Tensor) and args[0].dtype in WHOLE:
+            self._forget(storage if args[0] in self._known else None)
+        if found is None:
             return
-        results = result if isinstance(result, list | tuple) else (result,)
-        if not all(isinstance(tensor, Tensor) and tensor.dtype in (*WHOLE, torch.bool) for tensor in results):
-            return
-        try:
-            given = [self._numbers(value) for value in args]
-            numbers = rule(*given, **{key: self._numbers(value) for key, value in kwargs.items() if key not in ("dtype", "device")})
-        except (_Unknown, TypeError, ValueError, IndexError):
-            return
-        found = numbers if isinstance(result, list | tuple) else (numbers,)
-        for tensor, values in zip(results, found, strict=True):
+        for tensor, values in zip(results, found if isinstance(result, list | tuple) else [found], strict=True):
             array = np.asarray(values, dtype=object)
             if array.shape == tuple(tensor.shape):
-                self._known[tensor] = array
+                self._known[tensor] = _Entry(array, storage)
 
-    def _numbers(self, value: Any) -> Any:
+    def _forget(self, storage: object) -> None:
+        """What is known of tensors in that storage; of all, where it is None: a tensor of which nothing is known may share any."""
+        for tensor in [tensor for tensor, entry in self._known.items() if storage is None or entry.storage is storage]:
+            del self._known[tensor]
+
+    def _found(self, rule: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """What a rule makes of the numbers, None where they are not known or not whole."""
+        try:
+            given = [self._argument(value) for value in args]
+            return rule(*given, **{key: self._argument(value) for key, value in kwargs.items() if key not in ("dtype", "device")})
+        except (_Unknown, TypeError, ValueError, IndexError):
+            return None
+
+    def _argument(self, value: Any) -> Any:
         """An argument with arrays for known tensors.
 
         Raises:
             _Unknown: it has a tensor that is not known, or a number that is not whole.
         """
         if isinstance(value, list | tuple):
-            return [self._numbers(item) for item in value]
+            return [self._argument(item) for item in value]
         if isinstance(value, Tensor):
-            if (numbers := self._known.get(value)) is None:
+            if (numbers := self.numbers(value)) is None:
                 raise _Unknown
             return numbers
         if isinstance(value, float):
@@ -167,7 +191,11 @@ RULES: dict[str, Callable[..., Any]] = {
 }
 """Names of torch's functions -> the same on arrays. Numbers that are not whole have none."""
 
-IN_PLACE = {"__setitem__", "__iadd__", "__isub__", "__imul__", "__ifloordiv__", "__itruediv__", "__ipow__", "__imod__"}
+VIEWS = {"__getitem__", "unbind", "reshape", "view", "flatten", "to", "long", "int", "cpu", "contiguous", "detach", "as_tensor"}
+"""Names of functions whose result may share its first argument's memory."""
+
+IN_PLACE = {"__iadd__": "add", "__isub__": "sub", "__imul__": "mul", "__ifloordiv__": "floor_divide", "__setitem__": ""}
+"""Names of functions that change their first argument, beside those that end in "_" -> those whose rules they follow."""
 
 TAKE_OUT: dict[str, Callable[[Any], Any]] = {
     "item": lambda numbers: numbers[()],

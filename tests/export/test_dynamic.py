@@ -23,6 +23,38 @@ def test_an_example_batch_of_one_is_enough(tmp_path: Path) -> None:
     assert deploydcn.load(path).run([image(3, (5, 6), 7).numpy()])["output"].shape == (7, 8, 5, 6)
 
 
+class Attention(nn.Module):
+    """4 heads of 8 channels: two images have 8 heads. Queries and their positions share a table, as Deformable-DETR's do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(10, 64))
+        self.attention = nn.MultiheadAttention(32, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        position, query = (half.expand(x.shape[0], -1, -1) for half in self.table.split(32, 1))
+        keys = (query + position).transpose(0, 1)
+        attended: torch.Tensor = self.attention(keys, keys, query.transpose(0, 1))[0].transpose(0, 1)
+        return query + attended + x.mean((1, 2, 3))[:, None, None]
+
+
+@pytest.mark.parametrize("largest", [None, 8])
+def test_a_batch_equals_no_other_size_by_chance(tmp_path: Path, largest: int | None) -> None:
+    from torch.export import Dim
+
+    path = tmp_path / "m.onnx"
+    batch = "n" if largest is None else Dim("n", min=1, max=largest)
+    report = deploydcn.export_onnx(Attention(), image(3, batch=1), path, dynamic_shapes=({0: batch},))
+    assert report.inputs[0].shape[0] == "n"
+    assert deploydcn.load(path).run([image(3, batch=7).numpy()])["output"].shape == (7, 10, 32)
+
+
+def test_an_axis_that_the_translation_fixed_is_named(tmp_path: Path) -> None:
+    """Where a chance equality is in the example itself; without the check too."""
+    with pytest.raises(ExportError, match=r"axis x\[0\] \(n\) became 2 for good .* give an example of another size"):
+        deploydcn.export_onnx(Attention(), image(3, batch=2), tmp_path / "m.onnx", dynamic_shapes=({0: "n"},), check=False)
+
+
 def test_torch_dims_are_taken_as_they_are(tmp_path: Path) -> None:
     from torch.export import Dim
 
