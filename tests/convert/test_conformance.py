@@ -28,6 +28,9 @@ OPSET = 16
 NOT_RUN_BY_ORT = {"grouped_conv2d": {"float64"}, "separable_conv2d": {"float64"}}  # its CPU provider has no Conv in float64
 
 
+# ONNX Runtime's MatMul adds up the 65025 samples of a bin in one float32.
+ITS_OWN_SUM = {"many_samples": 1e-3}
+
 FAST_CASES = 10  # of every operator, in float32
 
 
@@ -69,7 +72,7 @@ def rows() -> Iterator[object]:
 def test_equals_reference(op: Op, case: Case, types: Mapping[str, str]) -> None:
     inputs = inputs_of(op, case, types)
     error = largest_error(portable(op, inputs, case.attributes, types), op.reference(inputs, case.attributes))
-    assert error <= TOLERANCE[types["T"]], f"{error:.3g} of the largest output; {case.why}"
+    assert error <= max(TOLERANCE[types["T"]], ITS_OWN_SUM.get(case.id, 0)), f"{error:.3g} of the largest output; {case.why}"
 
 
 @pytest.mark.slow

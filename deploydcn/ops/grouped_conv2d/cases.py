@@ -61,5 +61,11 @@ CASES: tuple[Case, ...] = (
     _case("depthwise_silu", group=8, activation="silu"),
     _case("silu_far_below_zero", group=1, kernel=(1, 1), pads=(0, 0, 0, 0), activation="silu", fills={"X": far_below_zero}),
     _case("one_channel_many_outputs", x=(1, 1, 9, 8), m=40, group=1, why="groups = channels, but not depthwise"),
+    _case("depthwise_large", x=(1, 4, 21, 23), m=4, group=4, why="two rows at a time, the last one alone"),
+    _case("depthwise_large_5x4", x=(1, 3, 24, 21), m=3, group=3, kernel=(5, 4), pads=(3, 0, 1, 4), activation="relu"),
+    _case("depthwise_large_dilated", x=(1, 2, 25, 24), m=2, group=2, kernel=(3, 3), dilations=(3, 2), pads=(3, 2, 3, 2)),
+    _case("depthwise_large_stride_2", x=(1, 2, 45, 44), m=2, group=2, kernel=(3, 5), strides=(2, 2), pads=(1, 2, 1, 2)),
+    _case("depthwise_large_stride_3", x=(1, 2, 61, 64), m=2, group=2, strides=(3, 3), dilations=(2, 4), pads=(2, 1, 0, 4)),
+    _case("stride_beyond_kernel", x=(1, 4, 25, 26), strides=(4, 5), pads=(0, 0, 0, 0)),
     _case("depthwise_multiplier_16", x=(1, 3, 9, 8), m=48, group=3),
 )

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "core/cpu/direct_convolution.h"
+
 namespace deploydcn::cpu {
 namespace {
 
@@ -49,6 +51,10 @@ void ConvolutionKernel::compute(Span<const TensorView> inputs, CpuContext& conte
 template <class F>
 void ConvolutionKernel::compute_as(const ConvolutionCall& call, const PackedWeights<F>* packed,
                                    CpuContext& context) const {
+  const bool plain = !call.arguments.offset.present && !call.arguments.depthwise.weight.present;
+  if (plain && runs_directly(call.shape)) {
+    return convolve_directly<F>(call.shape, call.weight, call.arguments, context);
+  }
   if (packed) return convolve(call.shape, *packed, call.arguments, context);
   const ConvolutionShape shape = weight_shape(call.weight.shape, call.shape.groups, call.shape.offset_groups);
   convolve(call.shape, PackedWeights<F>(shape, call.weight), call.arguments, context);

@@ -9,9 +9,6 @@
 namespace deploydcn::cpu {
 namespace {
 
-constexpr int64_t kPanelBytes = 264 * 1024;  // what a panel of a full tile may take of the second-level cache
-constexpr int64_t kFullTile = 112;
-
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // The width that wastes least on padding; each block also costs about eight channels' worth of loop overhead.
@@ -30,14 +27,14 @@ int choose_vectors(int64_t outputs, int lanes) {
   return one * 115 < two * 100 ? 1 : 2;
 }
 
-ChannelPlan make_plan(const ConvolutionShape& shape, int lanes, int64_t element_bytes) {
+ChannelPlan make_plan(const ConvolutionShape& shape, int lanes, int64_t panel_row) {
   ChannelPlan plan{};
   const int64_t per_offset_group = shape.channels / shape.offset_groups, per_group = shape.channels / shape.groups;
   plan.outputs_per_group = shape.outputs / shape.groups;
   plan.block_width = choose_block_width(per_offset_group, lanes);
   plan.vectors = choose_vectors(plan.outputs_per_group, lanes);
   plan.columns = ceil_div(plan.outputs_per_group, plan.vectors * lanes);
-  const int64_t most = std::max<int64_t>(1, kPanelBytes / (kFullTile * plan.block_width * element_bytes));
+  const int64_t most = panel_row / plan.block_width;
   plan.tap_block = static_cast<int>(ceil_div(shape.taps(), ceil_div(shape.taps(), most)));
 
   for (int64_t offset_group = 0; offset_group < shape.offset_groups; ++offset_group) {
@@ -83,7 +80,7 @@ void check_limits(const ConvolutionShape& s) {
 
 template <class F>
 PackedWeights<F>::PackedWeights(const ConvolutionShape& shape, const TensorView& weight)
-    : plan_(make_plan(shape, tile_kernels<F>().lanes, sizeof(F))) {
+    : plan_(make_plan(shape, tile_kernels<F>().lanes, kPanelRow<F>)) {
   const int64_t count = element_count(weight.shape);
   std::vector<F> converted(static_cast<std::size_t>(count));
   load_as<F>(weight.data, weight.dtype, 0, count, converted.data());

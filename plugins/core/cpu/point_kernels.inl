@@ -2,6 +2,10 @@
 // file.
 //
 // Accuracy: positions in double; sums in F, point by point.
+#pragma once
+
+#include "core/cpu/simd.inl"
+#include "core/cpu/tile_kernels.h"
 
 namespace deploydcn::cpu {
 namespace {

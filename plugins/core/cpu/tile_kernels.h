@@ -6,7 +6,8 @@
 //                  sample then needs one pixel index and no bounds test: its four corners lie at index + {0, 1, W + 2,
 //                  W + 3}.
 //   outside pixel  index W + 1: all four of its corners are border, so that 0 * Inf of a real pixel never appears.
-//   panel          sampled values of a tile, [pixel][tap][CB]; the im2col matrix of one channel block.
+//   tap block      taps sampled at a time, so that a panel fits the cache.
+//   panel          sampled values of a tile, [pixel][tap of the tap block][CB]: the im2col matrix of one channel block.
 //   tile           accumulators, [pixel][lanes * vectors].
 #pragma once
 
@@ -16,13 +17,12 @@
 
 namespace deploydcn::cpu {
 
-// Sampling positions of one tap for the pixels of a tile. `index` counts pixels of a blocked image.
+// Where the taps of a tile sample: [tap][stride].
 template <class F>
 struct Taps {
-  int32_t* index;      // [tap][stride]
-  F* weights;          // [tap][4][stride]: corners (0,0) (0,1) (1,0) (1,1), times the mask
-  int64_t stride;      // pixels per row: those of the tile, rounded up to whole vectors
-  int32_t row_pixels;  // W + 2
+  int32_t* index;  // pixel of a blocked image: the first corner
+  F* weights;      // [tap][stride][4]: corners (0,0) (0,1) (1,0) (1,1), times the mask; exact samples have none
+  int64_t stride;  // pixels of a tile, rounded up to whole vectors
 };
 
 template <class F>
@@ -48,47 +48,84 @@ struct Corners {
   int64_t stride;  // points of a query, rounded up to whole vectors
 };
 
+// Elements of a panel from one pixel to the next, whatever it holds. A constant, so that one register addresses all the
+// rows of a product; 36 cache lines, so that as many rows lie in different sets.
+template <class F>
+constexpr int64_t kPanelRow = 2304 / sizeof(F);
+
+// tile[pixel][vectors * lanes] (+)= sum over taps and depth of panel[pixel * kPanelRow + tap * tap_stride + k] *
+// weight[tap][k][vectors * lanes]. vectors is 1 or 2; without `accumulate` the tile is overwritten.
+template <class F>
+struct Product {
+  const F* panel;
+  int64_t pixels;
+  int taps;
+  int64_t tap_stride, depth;
+  const F* weight;
+  bool far_weight;  // too large for the second-level cache: worth fetching long before it is used
+  int vectors;
+  F* tile;
+  bool accumulate;
+  // Where the finished sums go, [channel][pixel], fetched into the cache meanwhile; null: not yet finished.
+  const F* out;
+  int64_t out_stride;
+  int out_channels;
+};
+
 template <class F>
 struct TileKernels {
   const char* isa;
   int lanes;     // elements per vector
   int max_rows;  // pixels the matrix kernel keeps in registers
 
-  // Interleaves `channels` planes (`plane_stride` apart) of one image row into out[width][cb]; missing channels become
-  // 0.
-  void (*block_row)(const F* in, int64_t plane_stride, int channels, int64_t width, F* out, int cb);
+  // Copies pixels [first, first + count) of `channels` planes into a blocked image of rows of `width` pixels, and the
+  // zeros at the end of each row and the beginning of the next where it completes one. in: the first pixel's value in
+  // the first plane. Channels up to `cb` that are missing become 0.
+  void (*block_pixels)(const F* in, int64_t plane_stride, int channels, int64_t first, int64_t count, int64_t width,
+                       F* image, int cb);
 
-  // Positions of tap `tap`, offsets in pixels; mask may be null. NaN, infinite and outside positions become the outside
+  // Positions of one tap, offsets in pixels; mask may be null. NaN, infinite and outside positions become the outside
   // pixel.
   void (*bilinear_tap)(const TapGeometry<F>& geometry, const F* offset_y, const F* offset_x, const F* mask,
                        int64_t pixels, int tap, Taps<F>& taps);
   // The same without offsets; weights are not written.
   void (*exact_tap)(const TapGeometry<F>& geometry, int64_t pixels, int tap, Taps<F>& taps);
 
-  // Fills panel[pixel][tap - tap_begin][cb] (pixel stride `lda`) from a blocked image.
-  void (*sample_bilinear)(const F* image, int cb, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
-                          F* panel, int64_t lda);
-  void (*sample_exact)(const F* image, int cb, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
-                       F* panel, int64_t lda);
+  // Fills panel[pixel * kPanelRow + (tap - tap_begin) * cb + c] from one channel block: `row` elements per row of it,
+  // (W + 2) * CB.
+  void (*sample_bilinear)(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_begin, int tap_end,
+                          int64_t pixels, F* panel);
+  void (*sample_exact)(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_begin, int tap_end,
+                       int64_t pixels, F* panel);
 
-  // tile[pixel][vectors * lanes] (+)= sum over taps and depth of panel[pixel][tap * tap_stride + k] *
-  // weight[tap][k][...]. vectors is 1 or 2; accumulate = false overwrites the tile.
-  void (*multiply)(const F* panel, int64_t lda, int64_t pixels, int taps, int64_t tap_stride, int64_t depth,
-                   const F* weight, int vectors, F* tile, bool accumulate);
+  void (*multiply)(const Product<F>& product);
 
-  // tile[pixel][cb] = sum over taps of sample[pixel][tap][cb] * weight[tap][cb]: depthwise convolution.
-  void (*depthwise_bilinear)(const F* image, int cb, const Taps<F>& taps, int tap_count, int64_t pixels,
-                             const F* weight, F* tile);
-  void (*depthwise_exact)(const F* image, int cb, const Taps<F>& taps, int tap_count, int64_t pixels, const F* weight,
-                          F* tile);
+  // out[pixel * stride + c] = sum over taps of sample[pixel][tap][c] * weight[tap][c], c < cb: depthwise convolution.
+  void (*depthwise_bilinear)(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_count, int64_t pixels,
+                             const F* weight, F* out, int64_t stride);
+  void (*depthwise_exact)(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_count, int64_t pixels,
+                          const F* weight, F* out, int64_t stride);
 
-  // panel[pixel][cb] = activation(panel[pixel][cb] + bias[cb]): the finished depthwise sums of a separable convolution.
+  // panel[pixel][c] = activation(panel[pixel][c] + bias[c]), c < cb: the finished depthwise sums of a separable
+  // convolution.
   void (*finish_panel)(F* panel, int64_t pixels, int cb, const F* bias, Activation activation);
 
   // out[channel * plane_stride + pixel] = activation(tile[pixel * ld + channel] + bias[channel]) for `channels`
   // channels. bias holds a multiple of `lanes` values. The tile holds a multiple of `lanes` pixels.
   void (*finish)(const F* tile, int64_t ld, int64_t pixels, int channels, const F* bias, Activation activation, F* out,
                  int64_t plane_stride);
+
+  // out[m * out_stride + p] = sum over k < depth of image[offset[k] + p] * weight[m * depth + k], m < outputs: 1, 2, 4
+  // or
+  // 8. Reads and writes up to eight vectors beyond `pixels`.
+  void (*sum_shifted)(const F* image, const int64_t* offset, int64_t depth, const F* weight, int outputs,
+                      int64_t pixels, F* out, int64_t out_stride);
+  // out[y * out_pitch + x] = activation(sums[y * pitch + x] + bias).
+  void (*finish_rows)(const F* sums, int64_t pitch, int64_t rows, int64_t columns, F bias, Activation activation,
+                      F* out, int64_t out_pitch);
+  // to[y * length + x]: `before` zeros, from[y * from_pitch + i * stride] for i < count, at least one, and zeros.
+  void (*copy_rows)(const F* from, int64_t from_pitch, int64_t rows, int64_t stride, int64_t before, int64_t count,
+                    int64_t length, F* to);
 
   // Corners of all points of a query. positions: [point] (x, y); weights: [point]; both hold `corners.stride` points.
   void (*locate_points)(const PointTable& table, double base_y, double base_x, const F* positions, const F* weights,

@@ -9,22 +9,23 @@
 namespace deploydcn::cpu {
 namespace {
 
-constexpr int64_t kFullTile = 112;          // pixels: a multiple of every vector length, and of 14 rows
-constexpr int64_t kSmallestTile = 32;       // below this the matrix kernel starves
-constexpr int64_t kTileBytes = 512 * 1024;  // accumulators
+constexpr int64_t kFullTile = 112;               // pixels: a multiple of every vector length, and of 14 rows
+constexpr int64_t kSmallestTile = 32;            // below this the matrix kernel starves
+constexpr int64_t kTileBytes = 512 * 1024;       // accumulators
+constexpr int64_t kNearBytes = 4 * 1024 * 1024;  // of weights that stay in the second-level cache
 constexpr int64_t kTapBytes = 4 * 1024 * 1024;
-constexpr int64_t kRowsPerTask = 16;
+constexpr int64_t kPixelsPerTask = 512;  // of a channel block, a multiple of every vector length
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+int64_t processors() { return std::max(1u, std::thread::hardware_concurrency()); }
 
 // Pixels per tile: as many as caches hold, fewer where that gives every processor a tile, equal among tiles.
 int64_t choose_tile(const ConvolutionShape& shape, int64_t accumulators, int64_t element_bytes, int lanes) {
   const int64_t pixels = shape.out_pixels();
   int64_t tile = std::min(kFullTile, kTileBytes / (accumulators * element_bytes));
   tile = std::min(tile, kTapBytes / (shape.taps() * (4 * element_bytes + 4)));
-  const int64_t processors = std::max(1u, std::thread::hardware_concurrency());
-  tile = std::min(tile, std::max(kSmallestTile, shape.batch * pixels / processors));
+  tile = std::min(tile, std::max(kSmallestTile, shape.batch * pixels / processors()));
   tile = std::max<int64_t>(tile / lanes * lanes, lanes);
   return round_up(ceil_div(pixels, ceil_div(pixels, tile)), lanes);
 }
@@ -42,6 +43,8 @@ class Convolution {
         kernels_(tile_kernels<F>()),
         row_(plan_.vectors * kernels_.lanes),
         plane_((shape.height + 2) * (shape.width + 2) * plan_.block_width),
+        far_weights_(shape.channels * shape.taps() * plan_.columns * row_ * static_cast<int64_t>(sizeof(F)) >
+                     kNearBytes),
         accumulators_(shape.depthwise() ? plan_.block_width : shape.groups * plan_.columns * row_),
         tile_(choose_tile(shape, accumulators_, sizeof(F), kernels_.lanes)),
         tiles_(ceil_div(shape.out_pixels(), tile_)),
@@ -52,7 +55,14 @@ class Convolution {
     block_image();
     arrange_bias();
     if (separable()) arrange_depthwise();
-    parallel_for(context_, shape_.batch * tiles_, [this](int64_t task) { run_tile(task / tiles_, task % tiles_); });
+    parallel_for(context_, shape_.batch * tiles_, [&](int64_t task) {
+      Workspace w = make_workspace();
+      if (shape_.depthwise()) {
+        run_depthwise(tile_at(task), w);
+      } else {
+        run_tile(tile_at(task), w);
+      }
+    });
   }
 
  private:
@@ -62,41 +72,37 @@ class Convolution {
 
   // ---------------------------------------------------------------------------------------------- input and bias
   void block_image() {
-    const int64_t chunks = ceil_div(shape_.height, kRowsPerTask);
+    const int64_t chunks = std::max<int64_t>(1, ceil_div(shape_.pixels(), kPixelsPerTask));
     parallel_for(context_, shape_.batch * blocks() * chunks, [&](int64_t task) {
-      const int64_t chunk = task % chunks, image = task / chunks;
-      const int64_t first = chunk * kRowsPerTask, last = std::min(shape_.height, first + kRowsPerTask);
-      block_rows(image / blocks(), image % blocks(), first, last);
+      const int64_t chunk = task % chunks, image = task / chunks, first = chunk * kPixelsPerTask;
+      block_pixels(image / blocks(), image % blocks(), first, std::min(shape_.pixels() - first, kPixelsPerTask));
     });
   }
 
-  void block_rows(int64_t n, int64_t b, int64_t first, int64_t last) {
+  void block_pixels(int64_t n, int64_t b, int64_t first, int64_t count) {
     const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
-    const int64_t width = shape_.width, pixels = shape_.pixels(), line = (width + 2) * plan_.block_width;
+    const int64_t pixels = shape_.pixels(), line = (shape_.width + 2) * plan_.block_width;
     // Channels of the product may be results of a depthwise stage, several of which read one channel of the input.
     const int64_t channels = separable() ? arguments_.depthwise.channels : shape_.channels;
     const int64_t multiplier = shape_.channels / channels;
-    const auto from = [&](int c) { return (n * channels + (block.channel + c) / multiplier) * pixels; };
+    const auto from = [&](int c) { return (n * channels + (block.channel + c) / multiplier) * pixels + first; };
     F* plane = blocked_.data() + (n * blocks() + b) * plane_;
-    const bool direct =
-        multiplier == 1 && arguments_.input.dtype == (sizeof(F) == 4 ? DType::kFloat32 : DType::kFloat64);
-    ThreadArena& arena = thread_arena();
-    arena.reset(direct ? 0 : ThreadArena::bytes_for<F>(block.channels * width));
-    F* converted = direct ? nullptr : arena.take<F>(block.channels * width);
-    if (first == 0) std::fill_n(plane, line, F{0});
-    if (last == shape_.height) std::fill_n(plane + (shape_.height + 1) * line, line, F{0});
-    for (int64_t y = first; y < last; ++y) {
-      F* out = plane + (y + 1) * line;
-      std::fill_n(out, plan_.block_width, F{0});
-      std::fill_n(out + line - plan_.block_width, plan_.block_width, F{0});
-      const F* in = converted;
-      if (direct) in = static_cast<const F*>(arguments_.input.data) + from(0) + y * width;
-      for (int c = 0; !direct && c < block.channels; ++c) {
-        load_as<F>(arguments_.input.data, arguments_.input.dtype, from(c) + y * width, width, converted + c * width);
-      }
-      kernels_.block_row(in, direct ? pixels : width, block.channels, width, out + plan_.block_width,
-                         plan_.block_width);
+    if (pixels == 0) return static_cast<void>(std::fill_n(plane, plane_, F{0}));
+    // The kernel writes the border between rows; what lies before the first row and after the last is left.
+    if (first == 0) std::fill_n(plane, line + plan_.block_width, F{0});
+    if (first + count == pixels) {
+      std::fill_n(plane + (shape_.height + 1) * line + plan_.block_width, line - plan_.block_width, F{0});
     }
+    const bool direct = multiplier == 1 && stored_as_is(arguments_.input);
+    ThreadArena& arena = thread_arena();
+    arena.reset(direct ? 0 : ThreadArena::bytes_for<F>(block.channels * count));
+    F* converted = direct ? nullptr : arena.take<F>(block.channels * count);
+    for (int c = 0; !direct && c < block.channels; ++c) {
+      load_as<F>(arguments_.input.data, arguments_.input.dtype, from(c), count, converted + c * count);
+    }
+    kernels_.block_pixels(direct ? static_cast<const F*>(arguments_.input.data) + from(0) : converted,
+                          direct ? pixels : count, block.channels, first, count, shape_.width, plane,
+                          plan_.block_width);
   }
 
   int64_t bias_count() const {
@@ -149,31 +155,28 @@ class Convolution {
   }
 
   // ------------------------------------------------------------------------------------------------------- tiles
-  // The arrays one tile needs, in the running thread's arena.
+  // The arrays a run of tiles needs, in the running thread's arena.
   struct Workspace {
-    int32_t *base_y, *base_x;  // [pixel]
-    Taps<F> taps;
+    int32_t *base_y, *base_x;       // [pixel]
+    Taps<F> taps;                   // of the offset group located last
     F *offset_y, *offset_x, *mask;  // [pixel], where the stored type is not F
     F* panel;
     F* tile;
     F* out;  // [channel][pixel], where the stored type is not F
   };
 
-  int64_t panel_stride() const { return static_cast<int64_t>(plan_.tap_block) * plan_.block_width; }
-
   Workspace make_workspace() const {
-    const int64_t taps = shape_.taps(), panel = shape_.depthwise() ? 0 : tile_ * panel_stride();
+    const int64_t taps = shape_.taps(), panel = shape_.depthwise() ? 0 : tile_ * kPanelRow<F>;
     const int64_t widest = std::max<int64_t>(row_, plan_.block_width);
-    const int64_t integers = tile_ * (2 + taps);
-    const int64_t floats = tile_ * (4 * taps + 3 + accumulators_ + widest) + panel;
+    const int64_t weights = deformable() ? 4 * taps * tile_ : 0;
+    const int64_t floats = tile_ * (3 + accumulators_ + widest) + weights + panel;
     ThreadArena& arena = thread_arena();
-    arena.reset(ThreadArena::bytes_for<int32_t>(integers) + ThreadArena::bytes_for<F>(floats) +
+    arena.reset(ThreadArena::bytes_for<int32_t>(tile_ * (2 + taps)) + ThreadArena::bytes_for<F>(floats) +
                 8 * ThreadArena::bytes_for<F>(0));
     Workspace w{};
     w.base_y = arena.take<int32_t>(tile_);
     w.base_x = arena.take<int32_t>(tile_);
-    w.taps = {arena.take<int32_t>(taps * tile_), arena.take<F>(4 * taps * tile_), tile_,
-              static_cast<int32_t>(shape_.width + 2)};
+    w.taps = {arena.take<int32_t>(taps * tile_), arena.take<F>(weights), tile_};
     w.offset_y = arena.take<F>(tile_);
     w.offset_x = arena.take<F>(tile_);
     w.mask = arena.take<F>(tile_);
@@ -183,10 +186,130 @@ class Convolution {
     return w;
   }
 
-  void run_tile(int64_t n, int64_t tile) {
-    const int64_t first = tile * tile_, pixels = std::min(tile_, shape_.out_pixels() - first);
-    Workspace w = make_workspace();
-    int64_t row = first / shape_.out_width, column = first % shape_.out_width;
+  // Output pixels [first, first + pixels) of image n.
+  struct Tile {
+    int64_t n, first, pixels;
+  };
+  Tile tile_at(int64_t index) const {
+    const int64_t first = index % tiles_ * tile_;
+    return {index / tiles_, first, std::min(tile_, shape_.out_pixels() - first)};
+  }
+
+  // One step of the product: a tap block of a channel block, for one tile.
+  struct Step {
+    int64_t block;
+    int tap_begin, tap_end;
+    int taps() const { return tap_end - tap_begin; }
+  };
+
+  void run_tile(const Tile& tile, Workspace& w) const {
+    const int product_taps = separable() ? 1 : static_cast<int>(shape_.taps());
+    const F* weight = weights_;
+    int64_t located = -1;
+    for (int64_t b = 0; b < blocks(); ++b) {
+      const int64_t offset_group = plan_.blocks[static_cast<std::size_t>(b)].offset_group;
+      if (offset_group != located) locate(tile, located = offset_group, w);
+      for (int tap = 0; tap < product_taps; tap += plan_.tap_block) {
+        const Step step{b, tap, std::min(product_taps, tap + plan_.tap_block)};
+        fill_panel(tile, step, w);
+        weight = multiply(tile, step, weight, w);
+      }
+    }
+    finish_tile(tile, w);
+  }
+
+  // What the product multiplies: samples, or the finished sums of the depthwise stage.
+  void fill_panel(const Tile& tile, const Step& step, Workspace& w) const {
+    const int cb = plan_.block_width;
+    const int64_t row = (shape_.width + 2) * cb;
+    const F* image = blocked_.data() + (tile.n * blocks() + step.block) * plane_;
+    if (!separable()) {
+      const auto sample = deformable() ? kernels_.sample_bilinear : kernels_.sample_exact;
+      return sample(image, row, cb, w.taps, step.tap_begin, step.tap_end, tile.pixels, w.panel);
+    }
+    const int taps = static_cast<int>(shape_.taps());
+    kernels_.depthwise_exact(image, row, cb, w.taps, taps, tile.pixels,
+                             depthwise_weights_.data() + step.block * taps * cb, w.panel, kPanelRow<F>);
+    kernels_.finish_panel(w.panel, tile.pixels, cb, depthwise_bias_.data() + step.block * cb,
+                          arguments_.depthwise.activation);
+  }
+
+  // Adds one step to the sums; returns where the next step's weights begin.
+  const F* multiply(const Tile& tile, const Step& step, const F* weight, Workspace& w) const {
+    const int cb = plan_.block_width, taps_in_all = separable() ? 1 : static_cast<int>(shape_.taps());
+    for (const ChannelPlan::Segment& segment : plan_.blocks[static_cast<std::size_t>(step.block)].segments) {
+      // Whole blocks are contiguous over taps: one long product instead of one per tap.
+      const bool whole = segment.depth == cb;
+      Product<F> product{};
+      product.panel = w.panel + segment.channel_in_block;
+      product.pixels = tile.pixels;
+      product.taps = whole ? 1 : step.taps();
+      product.tap_stride = cb;
+      product.depth = whole ? int64_t{step.taps()} * cb : segment.depth;
+      product.vectors = plan_.vectors;
+      product.far_weight = far_weights_;
+      product.accumulate = !(segment.opens_group && step.tap_begin == 0);
+      const bool last = step.block + 1 == blocks() && step.tap_end == taps_in_all && stored_as_is(arguments_.input);
+      product.out_stride = shape_.out_pixels();
+      for (int64_t column = 0; column < plan_.columns; ++column) {
+        if (last) {
+          const int64_t output = segment.group * plan_.outputs_per_group + column * row_;
+          product.out = static_cast<const F*>(arguments_.output) +
+                        (tile.n * shape_.outputs + output) * product.out_stride + tile.first;
+          product.out_channels = static_cast<int>(std::min<int64_t>(row_, plan_.outputs_per_group - column * row_));
+        }
+        product.weight = weight;
+        product.tile = w.tile + (segment.group * plan_.columns + column) * tile_ * row_;
+        kernels_.multiply(product);
+        weight += product.taps * product.depth * row_;
+      }
+    }
+    return weight;
+  }
+
+  void finish_tile(const Tile& tile, Workspace& w) const {
+    for (int64_t group = 0; group < shape_.groups; ++group) {
+      for (int64_t column = 0; column < plan_.columns; ++column) {
+        const int64_t output = column * row_, index = group * plan_.columns + column;
+        const int channels = static_cast<int>(std::min<int64_t>(row_, plan_.outputs_per_group - output));
+        finish(w.tile + index * tile_ * row_, row_, bias_.data() + index * row_, channels, tile,
+               group * plan_.outputs_per_group + output, 1, w);
+      }
+    }
+  }
+
+  void run_depthwise(const Tile& tile, Workspace& w) const {
+    const int64_t multiplier = plan_.outputs_per_group;
+    const int taps = static_cast<int>(shape_.taps()), cb = plan_.block_width;
+    const F* weight = weights_;
+    int64_t located = -1;
+    for (int64_t b = 0; b < blocks(); ++b) {
+      const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
+      if (block.offset_group != located) locate(tile, located = block.offset_group, w);
+      const F* image = blocked_.data() + (tile.n * blocks() + b) * plane_;
+      for (int64_t j = 0; j < multiplier; ++j, weight += taps * cb) {
+        (deformable() ? kernels_.depthwise_bilinear : kernels_.depthwise_exact)(
+            image, (shape_.width + 2) * cb, cb, w.taps, taps, tile.pixels, weight, w.tile, cb);
+        finish(w.tile, cb, bias_.data() + (b * multiplier + j) * cb, block.channels, tile,
+               block.channel * multiplier + j, multiplier, w);
+      }
+    }
+  }
+
+  static bool stored_as_is(const TensorView& view) {
+    return view.dtype == (sizeof(F) == 4 ? DType::kFloat32 : DType::kFloat64);
+  }
+
+  // A run of `pixels` stored values as F: in place where the stored type is F already.
+  const F* values(const TensorView& view, int64_t begin, int64_t pixels, F* buffer) const {
+    if (stored_as_is(view)) return static_cast<const F*>(view.data) + begin;
+    load_as<F>(view.data, view.dtype, begin, pixels, buffer);
+    return buffer;
+  }
+
+  // Positions of every tap for the pixels of a tile.
+  void locate(const Tile& tile, int64_t offset_group, Workspace& w) const {
+    int64_t row = tile.first / shape_.out_width, column = tile.first % shape_.out_width;
     for (int64_t p = 0; p < tile_; ++p) {  // up to the whole tile: the kernels read whole vectors
       // Rows beyond the last belong to no output; the last one stands in, since a stride is bounded by the rows there
       // are.
@@ -197,40 +320,8 @@ class Convolution {
         ++row;
       }
     }
-    const F* weight = weights_;
-    int64_t located = -1;
-    for (int64_t b = 0; b < blocks(); ++b) {
-      const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
-      if (block.offset_group != located) locate(n, located = block.offset_group, first, pixels, w);
-      const F* image = blocked_.data() + (n * blocks() + b) * plane_;
-      if (shape_.depthwise()) {
-        weight = depthwise_block(n, b, image, first, pixels, weight, w);
-      } else {
-        weight = multiply_block(b, image, pixels, weight, w);
-      }
-    }
-    if (shape_.depthwise()) return;
-    for (int64_t group = 0; group < shape_.groups; ++group) {
-      for (int64_t column = 0; column < plan_.columns; ++column) {
-        const int64_t output = column * row_, index = group * plan_.columns + column;
-        const int channels = static_cast<int>(std::min<int64_t>(row_, plan_.outputs_per_group - output));
-        finish(w.tile + index * tile_ * row_, row_, bias_.data() + index * row_, channels, n,
-               group * plan_.outputs_per_group + output, 1, first, pixels, w);
-      }
-    }
-  }
-
-  // A run of `pixels` stored values as F: in place where the stored type is F already.
-  const F* values(const TensorView& view, int64_t begin, int64_t pixels, F* buffer) const {
-    if (view.dtype == (sizeof(F) == 4 ? DType::kFloat32 : DType::kFloat64))
-      return static_cast<const F*>(view.data) + begin;
-    load_as<F>(view.data, view.dtype, begin, pixels, buffer);
-    return buffer;
-  }
-
-  void locate(int64_t n, int64_t offset_group, int64_t first, int64_t pixels, Workspace& w) const {
     const int64_t taps = shape_.taps(), plane = shape_.out_pixels();
-    const int64_t group = n * shape_.offset_groups + offset_group;
+    const int64_t group = tile.n * shape_.offset_groups + offset_group;
     for (int64_t tap = 0; tap < taps; ++tap) {
       const TapGeometry<F> geometry{w.base_y,
                                     w.base_x,
@@ -239,81 +330,33 @@ class Convolution {
                                     static_cast<int32_t>(shape_.height),
                                     static_cast<int32_t>(shape_.width)};
       if (!deformable()) {
-        kernels_.exact_tap(geometry, pixels, static_cast<int>(tap), w.taps);
+        kernels_.exact_tap(geometry, tile.pixels, static_cast<int>(tap), w.taps);
         continue;
       }
-      const int64_t at = (group * taps + tap) * plane + first;
-      const F* offset_y = values(arguments_.offset, (group * 2 * taps + 2 * tap) * plane + first, pixels, w.offset_y);
-      const F* offset_x =
-          values(arguments_.offset, (group * 2 * taps + 2 * tap + 1) * plane + first, pixels, w.offset_x);
-      const F* mask = arguments_.mask.present ? values(arguments_.mask, at, pixels, w.mask) : nullptr;
-      kernels_.bilinear_tap(geometry, offset_y, offset_x, mask, pixels, static_cast<int>(tap), w.taps);
+      const auto read = [&](const TensorView& view, int64_t channel, F* buffer) {
+        return values(view, channel * plane + tile.first, tile.pixels, buffer);
+      };
+      kernels_.bilinear_tap(geometry, read(arguments_.offset, 2 * (group * taps + tap), w.offset_y),
+                            read(arguments_.offset, 2 * (group * taps + tap) + 1, w.offset_x),
+                            arguments_.mask.present ? read(arguments_.mask, group * taps + tap, w.mask) : nullptr,
+                            tile.pixels, static_cast<int>(tap), w.taps);
     }
-  }
-
-  // Adds one channel block to the sums; returns where the next block's weights begin.
-  const F* multiply_block(int64_t b, const F* image, int64_t pixels, const F* weight, Workspace& w) const {
-    const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
-    const int taps = separable() ? 1 : static_cast<int>(shape_.taps()), cb = plan_.block_width;
-    const int64_t stride = panel_stride();
-    for (int begin = 0; begin < taps; begin += plan_.tap_block) {
-      const int end = std::min(taps, begin + plan_.tap_block);
-      fill_panel(b, image, begin, end, pixels, w);
-      for (const ChannelPlan::Segment& segment : block.segments) {
-        // Whole blocks are contiguous over taps: one long product instead of one per tap.
-        const bool whole = segment.depth == cb;
-        const int runs = whole ? 1 : end - begin;
-        const int64_t depth = whole ? static_cast<int64_t>(end - begin) * cb : segment.depth;
-        for (int64_t column = 0; column < plan_.columns; ++column) {
-          F* tile = w.tile + (segment.group * plan_.columns + column) * tile_ * row_;
-          kernels_.multiply(w.panel + segment.channel_in_block, stride, pixels, runs, cb, depth, weight, plan_.vectors,
-                            tile, !(segment.opens_group && begin == 0));
-          weight += runs * depth * row_;
-        }
-      }
-    }
-    return weight;
-  }
-
-  // What the product multiplies: samples of taps [begin, end), or the finished sums of the depthwise stage.
-  void fill_panel(int64_t b, const F* image, int begin, int end, int64_t pixels, Workspace& w) const {
-    const int cb = plan_.block_width;
-    if (!separable()) {
-      const auto sample = deformable() ? kernels_.sample_bilinear : kernels_.sample_exact;
-      return sample(image, cb, w.taps, begin, end, pixels, w.panel, panel_stride());
-    }
-    const int taps = static_cast<int>(shape_.taps());
-    kernels_.depthwise_exact(image, cb, w.taps, taps, pixels, depthwise_weights_.data() + b * taps * cb, w.panel);
-    kernels_.finish_panel(w.panel, pixels, cb, depthwise_bias_.data() + b * cb, arguments_.depthwise.activation);
-  }
-
-  const F* depthwise_block(int64_t n, int64_t b, const F* image, int64_t first, int64_t pixels, const F* weight,
-                           Workspace& w) {
-    const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
-    const int64_t multiplier = plan_.outputs_per_group;
-    const int taps = static_cast<int>(shape_.taps()), cb = plan_.block_width;
-    for (int64_t j = 0; j < multiplier; ++j, weight += taps * cb) {
-      (deformable() ? kernels_.depthwise_bilinear : kernels_.depthwise_exact)(image, cb, w.taps, taps, pixels, weight,
-                                                                              w.tile);
-      finish(w.tile, cb, bias_.data() + (b * multiplier + j) * cb, block.channels, n, block.channel * multiplier + j,
-             multiplier, first, pixels, w);
-    }
-    return weight;
   }
 
   // Writes `channels` output channels, `output`, `output + output_step`, ...
-  void finish(F* tile, int64_t ld, const F* bias, int channels, int64_t n, int64_t output, int64_t output_step,
-              int64_t first, int64_t pixels, Workspace& w) const {
-    const int64_t plane = shape_.out_pixels(), begin = (n * shape_.outputs + output) * plane + first;
+  void finish(F* sums, int64_t ld, const F* bias, int channels, const Tile& tile, int64_t output, int64_t output_step,
+              Workspace& w) const {
+    const int64_t plane = shape_.out_pixels(), begin = (tile.n * shape_.outputs + output) * plane + tile.first;
+    const int64_t pixels = tile.pixels;
     // The kernel reads whole vectors of pixels: define those beyond the last.
-    std::fill(tile + pixels * ld, tile + round_up(pixels, kernels_.lanes) * ld, F{0});
+    std::fill(sums + pixels * ld, sums + round_up(pixels, kernels_.lanes) * ld, F{0});
     const DType dtype = arguments_.input.dtype;
-    if (dtype == (sizeof(F) == 4 ? DType::kFloat32 : DType::kFloat64)) {
-      kernels_.finish(tile, ld, pixels, channels, bias, arguments_.activation,
+    if (stored_as_is(arguments_.input)) {
+      kernels_.finish(sums, ld, pixels, channels, bias, arguments_.activation,
                       static_cast<F*>(arguments_.output) + begin, output_step * plane);
       return;
     }
-    kernels_.finish(tile, ld, pixels, channels, bias, arguments_.activation, w.out, tile_);
+    kernels_.finish(sums, ld, pixels, channels, bias, arguments_.activation, w.out, tile_);
     for (int c = 0; c < channels; ++c) {
       store_as<F>(w.out + c * tile_, pixels, arguments_.output, dtype, begin + c * output_step * plane);
     }
@@ -325,8 +368,9 @@ class Convolution {
   const ConvolutionArguments& arguments_;
   CpuContext& context_;
   const TileKernels<F>& kernels_;
-  const int64_t row_;           // elements per accumulator row
-  const int64_t plane_;         // elements of one blocked image
+  const int64_t row_;    // elements per accumulator row
+  const int64_t plane_;  // elements of one blocked image
+  const bool far_weights_;
   const int64_t accumulators_;  // per pixel
   const int64_t tile_, tiles_;  // pixels per tile, tiles per image
   ScratchBuffer<F> blocked_;    // [n][block][H + 2][W + 2][CB]

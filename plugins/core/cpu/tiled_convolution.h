@@ -5,8 +5,8 @@
 //   block_image   NCHW -> channel blocks with a zero border             (parallel over images, blocks, rows)
 //   per tile of output pixels:                                          (parallel over images, tiles)
 //     locate        positions of every tap, once per offset group
-//     per channel block: sample -> panel, panel * weights -> tile       (or depthwise: sample * weight -> tile;
-//                        separable: depthwise sums, finished -> panel, panel * weights -> tile)
+//     per channel block and tap block: sample -> panel, panel * weights -> tile
+//                        (depthwise: sample * weight -> tile; separable: depthwise sums, finished -> panel)
 //     finish        bias, activation, back to NCHW
 //
 // Memory beyond input, output and packed weights: one blocked copy of the input, and a few MiB per thread. The copy

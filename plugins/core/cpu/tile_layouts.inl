@@ -1,0 +1,124 @@
+// Image planes to channel blocks, and finished tiles back to planes. Part of tile_kernels.inl.
+#pragma once
+
+#include "core/cpu/simd.inl"
+#include "core/cpu/tile_kernels.h"
+
+namespace deploydcn::cpu {
+namespace {
+
+template <class F>
+void block_pixels(const F* in, int64_t plane_stride, int channels, int64_t first, int64_t count, int64_t width,
+                  F* image, int cb) {
+  constexpr int n = Simd<F>::kLanes;
+  int64_t column = first % width;
+  F* out = image + ((first / width + 1) * (width + 2) + column + 1) * cb;
+  for (int64_t p = 0; p < count; p += n, in += n) {
+    const int64_t pixels = count - p < n ? count - p : n;
+    F* places[n + 1];
+    places[0] = out;
+    for (int i = 0; i < pixels; ++i) {
+      places[i + 1] = places[i] + cb;
+      if (++column < width) continue;
+      column = 0;
+      for (int c = 0; c < 2 * cb; c += n) store<F>(places[i + 1] + c, Vector<F>{});
+      places[i + 1] += 2 * cb;
+    }
+    out = places[pixels];
+    for (int c = 0; c < cb; c += n) {
+      Vector<F> rows[n];
+#pragma GCC unroll 16
+      for (int i = 0; i < n; ++i) {
+        const F* from = in + (c + i) * plane_stride;
+        rows[i] = c + i >= channels ? Vector<F>{} : pixels == n ? load<F>(from) : load_some<F>(from, pixels);
+        __builtin_prefetch(from + 64);
+      }
+      transpose<F>(rows);
+      for (int i = 0; i < pixels; ++i) store<F>(places[i] + c, rows[i]);
+    }
+  }
+}
+
+// ------------------------------------------------------------------------------------------------------ activation
+// exp(x) by 2^n * p(r), |r| <= ln(2)/2, polynomial of degree 7 (Taylor): relative error below 3e-7; saturates outside
+// +-87.
+inline __attribute__((always_inline)) Vector<float> exponential(Vector<float> x) {
+  typedef int32_t Integers __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES)));
+  x = x > 87.0f ? Vector<float>{} + 87.0f : x;
+  x = x < -87.0f ? Vector<float>{} - 87.0f : x;
+  const Vector<float> scaled = x * 1.44269504f;
+  const Integers n =
+      __builtin_convertvector(scaled + (scaled < 0.0f ? Vector<float>{} - 0.5f : Vector<float>{} + 0.5f), Integers);
+  const Vector<float> whole = __builtin_convertvector(n, Vector<float>);
+  const Vector<float> r = (x - whole * 0.693359375f) + whole * 2.12194440e-4f;
+  Vector<float> p = Vector<float>{} + 1.0f / 5040;
+  p = p * r + 1.0f / 720;
+  p = p * r + 1.0f / 120;
+  p = p * r + 1.0f / 24;
+  p = p * r + 1.0f / 6;
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  const Integers power = (n + 127) << 23;
+  Vector<float> scale;
+  __builtin_memcpy(&scale, &power, sizeof scale);
+  return p * scale;
+}
+inline __attribute__((always_inline)) Vector<double> exponential(Vector<double> x) {
+  for (int i = 0; i < Simd<double>::kLanes; ++i) x[i] = __builtin_exp(x[i]);
+  return x;
+}
+
+template <class F>
+inline __attribute__((always_inline)) Vector<F> activate(Vector<F> y, Activation activation) {
+  const Vector<F> zero{}, six = zero + 6;
+  switch (activation) {
+    case Activation::kNone: return y;
+    case Activation::kRelu: return y < zero ? zero : y;  // written so that NaN stays NaN
+    case Activation::kRelu6: return y < zero ? zero : y > six ? six : y;
+    case Activation::kSilu: {
+      // Below -87 the exponential saturates; there the true value rounds to zero (and is NaN for -infinity).
+      const Vector<F> silu = y / (exponential(-y) + 1);
+      return y == y ? (y < static_cast<F>(-87) && sizeof(F) == 4 ? y * zero : silu) : y;
+    }
+  }
+  return y;
+}
+
+template <class F>
+void finish(const F* tile, int64_t ld, int64_t pixels, int channels, const F* bias, Activation activation, F* out,
+            int64_t plane_stride) {
+  constexpr int n = Simd<F>::kLanes;
+  for (int c = 0; c < channels; c += n) {
+    const Vector<F> b = load<F>(bias + c);
+    const int valid = channels - c < n ? channels - c : n;
+    for (int64_t p = 0; p < pixels; p += n) {
+      const int64_t count = pixels - p < n ? pixels - p : n;
+      Vector<F> rows[n];
+      for (int i = 0; i < n; ++i) rows[i] = activate<F>(load<F>(tile + (p + i) * ld + c) + b, activation);
+      transpose<F>(rows);
+      for (int i = 0; i < valid; ++i) {
+        F* to = out + (c + i) * plane_stride + p;
+        if (count == n) {
+          store<F>(to, rows[i]);
+        } else {
+          store_some<F>(to, rows[i], count);
+        }
+      }
+    }
+  }
+}
+
+template <class F>
+void finish_panel(F* panel, int64_t pixels, int cb, const F* bias, Activation activation) {
+  for (int c = 0; c < cb; c += Simd<F>::kLanes) {
+    const Vector<F> b = load<F>(bias + c);
+    for (int64_t p = 0; p < pixels; ++p) {
+      F* at = panel + p * kPanelRow<F> + c;
+      store<F>(at, activate<F>(load<F>(at) + b, activation));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace deploydcn::cpu

@@ -1,0 +1,103 @@
+// Panels times weights. Part of tile_kernels.inl.
+#pragma once
+
+#include "core/cpu/simd.inl"
+#include "core/cpu/tile_kernels.h"
+
+namespace deploydcn::cpu {
+namespace {
+
+// Weights that the next product will read, a part of them for each chunk of rows: what comes from far should be on its
+// way early, and not all at once.
+template <class F>
+constexpr int64_t kLine = 64 / sizeof(F);  // elements of a cache line
+
+template <class F>
+struct Later {
+  const F* weight;
+  int lines;  // per kStepsPerLater steps of depth
+};
+constexpr int kStepsPerLater = 4;
+
+// kRows pixels x kVectors vectors of accumulators stay in registers over the whole depth.
+template <class F, int kRows, int kVectors, bool kFar>
+void multiply_rows(const Product<F>& product, int64_t pixel, Later<F> later) {
+  constexpr int n = Simd<F>::kLanes, ldc = kVectors * n;
+  F* tile = product.tile + pixel * ldc;
+  const F* weight = product.weight;
+  Vector<F> sum[kRows][kVectors];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) sum[r][v] = product.accumulate ? load<F>(tile + r * ldc + v * n) : Vector<F>{};
+  }
+  for (int t = 0; t < product.taps; ++t) {
+    const F* row = product.panel + pixel * kPanelRow<F> + t * product.tap_stride;
+    const auto step = [&]() __attribute__((always_inline)) {
+      Vector<F> b[kVectors];
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v) {
+        b[v] = load<F>(weight + v * n);
+        __builtin_prefetch(weight + 64 * ldc + v * n);
+      }
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        const F a = row[r * kPanelRow<F>];
+#pragma GCC unroll 2
+        for (int v = 0; v < kVectors; ++v) sum[r][v] += a * b[v];
+      }
+      ++row;
+      weight += ldc;
+    };
+    int64_t left = product.depth;
+    if constexpr (kFar) {
+      for (; left >= kStepsPerLater; left -= kStepsPerLater) {
+        for (int i = 0; i < later.lines; ++i, later.weight += kLine<F>) __builtin_prefetch(later.weight, 0, 2);
+#pragma GCC unroll 1
+        for (int i = 0; i < kStepsPerLater; ++i) step();
+      }
+    }
+    for (; left > 0; --left) step();
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < kVectors; ++v) store<F>(tile + r * ldc + v * n, sum[r][v]);
+  }
+}
+
+template <class F, int kVectors, bool kFar, int... I>
+void multiply_vectors(const Product<F>& product, Indices<I...>) {
+  using Kernel = void (*)(const Product<F>&, int64_t, Later<F>);
+  constexpr Kernel kernels[] = {multiply_rows<F, I + 1, kVectors, kFar>...};
+  constexpr int64_t max_rows = sizeof...(I);
+  // Nearly equal chunks, so that none is short.
+  const int64_t pixels = product.pixels, chunks = (pixels + max_rows - 1) / max_rows;
+  const int64_t lines = kVectors * kStepsPerLater;  // what a chunk of rows reads in so many steps
+  Later<F> later{product.weight + product.taps * product.depth * kVectors * Simd<F>::kLanes,
+                 static_cast<int>((lines + chunks - 1) / chunks)};
+  for (int64_t i = 0, p = 0; i < chunks; ++i) {
+    const int64_t rows = pixels / chunks + (i < pixels % chunks ? 1 : 0);
+    for (int c = 0; product.out && c < product.out_channels; ++c)
+      __builtin_prefetch(product.out + c * product.out_stride + p, 1);
+    kernels[rows - 1](product, p, later);
+    later.weight += product.taps * product.depth / kStepsPerLater * later.lines * kLine<F>;
+    p += rows;
+  }
+}
+template <class F, int kVectors>
+void multiply_from(const Product<F>& product) {
+  using Rows = typename MakeIndices<DEPLOYDCN_MAX_ROWS>::type;
+  if (product.far_weight) {
+    multiply_vectors<F, kVectors, true>(product, Rows());
+  } else {
+    multiply_vectors<F, kVectors, false>(product, Rows());
+  }
+}
+template <class F>
+void multiply(const Product<F>& product) {
+  return product.vectors == 2 ? multiply_from<F, 2>(product) : multiply_from<F, 1>(product);
+}
+
+}  // namespace
+}  // namespace deploydcn::cpu

@@ -1,0 +1,185 @@
+// Where taps sample, and what they find there. Part of tile_kernels.inl.
+#pragma once
+
+#include "core/cpu/simd.inl"
+#include "core/cpu/tile_kernels.h"
+
+namespace deploydcn::cpu {
+namespace {
+
+// ------------------------------------------------------------------------------------------------------- positions
+// base + offset is never formed in floating point: the offset is split into floor and fraction (exact), and the floor
+// is added to the base as an integer. At 900 pixels this is 500 times more precise than adding in float32.
+template <class F>
+inline __attribute__((always_inline)) Integers<F> load_integers(const int32_t* from) {
+  typename Simd<F>::Indices value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return __builtin_convertvector(value, Integers<F>);
+}
+template <class F>
+inline __attribute__((always_inline)) Integers<F> floor_of(Vector<F> x) {
+  const Integers<F> truncated = __builtin_convertvector(x, Integers<F>);
+  return truncated + (__builtin_convertvector(truncated, Vector<F>) > x);  // true is -1
+}
+
+// Stores four vectors of corner weights, [corner][pixel], as [pixel][corner].
+template <class F, int... I>
+inline __attribute__((always_inline)) void store_weights(const Vector<F> (&corners)[4], F* to, Indices<I...>) {
+  constexpr int n = sizeof...(I);
+  constexpr auto one = [](int i, int half) { return (i & 1) * n + i / 2 + half * n / 2; };
+  constexpr auto two = [](int i, int half) { return (i >> 1 & 1) * n + (i >> 2) * 2 + (i & 1) + half * n / 2; };
+  const Vector<F> top[2] = {shuffle<F, one(I, 0)...>(corners[0], corners[1]),
+                            shuffle<F, one(I, 1)...>(corners[0], corners[1])};
+  const Vector<F> bottom[2] = {shuffle<F, one(I, 0)...>(corners[2], corners[3]),
+                               shuffle<F, one(I, 1)...>(corners[2], corners[3])};
+  for (int half = 0; half < 2; ++half) {
+    F* first = to + 2 * half * n;
+    if constexpr (n == 2) {  // a vector is half an entry
+      store<F>(first, top[half]);
+      store<F>(first + n, bottom[half]);
+    } else {
+      store<F>(first, shuffle<F, two(I, 0)...>(top[half], bottom[half]));
+      store<F>(first + n, shuffle<F, two(I, 1)...>(top[half], bottom[half]));
+    }
+  }
+}
+
+// Writes whole vectors of pixels.
+template <class F>
+void bilinear_tap(const TapGeometry<F>& geometry, const F* offset_y, const F* offset_x, const F* mask, int64_t pixels,
+                  int tap, Taps<F>& taps) {
+  constexpr int n = Simd<F>::kLanes;
+  constexpr F limit = static_cast<F>(1 << 30);  // |base| < 2^29 and H, W < 2^29: beyond this every sample is outside
+  const Vector<F> zero{};
+  const int32_t row = geometry.width + 2;
+  int32_t* index = taps.index + tap * taps.stride;
+  F* weights = taps.weights + 4 * tap * taps.stride;
+  for (int64_t p = 0; p < pixels; p += n) {
+    const int64_t count = pixels - p;
+    const auto read = [&](const F* from) __attribute__((always_inline)) {
+      return count >= n ? load<F>(from + p) : load_some<F>(from + p, count);
+    };
+    Vector<F> y = read(offset_y), x = read(offset_x), m = mask ? read(mask) : zero + 1;
+    const Integers<F> finite = (y > -limit) & (y < limit) & (x > -limit) & (x < limit);  // false for NaN
+    y = finite ? y : zero;
+    x = finite ? x : zero;
+    const Integers<F> floor_y = floor_of<F>(y), floor_x = floor_of<F>(x);
+    const Vector<F> low_y = y - __builtin_convertvector(floor_y, Vector<F>),
+                    low_x = x - __builtin_convertvector(floor_x, Vector<F>);
+    const Integers<F> iy = floor_y + load_integers<F>(geometry.base_y + p) + geometry.tap_y;
+    const Integers<F> ix = floor_x + load_integers<F>(geometry.base_x + p) + geometry.tap_x;
+    const Integers<F> inside = finite & ((iy >= 0) | ((iy == -1) & (low_y > zero))) & (iy < geometry.height) &
+                               ((ix >= 0) | ((ix == -1) & (low_x > zero))) & (ix < geometry.width);
+    m = inside ? m : zero;
+    // Selected before they are multiplied: positions outside may be too far for the product.
+    const Integers<F> safe_y = inside ? iy + 1 : Integers<F>{}, safe_x = inside ? ix + 1 : Integers<F>{} + (row - 1);
+    const auto indices = __builtin_convertvector(safe_y * row + safe_x, typename Simd<F>::Indices);
+    __builtin_memcpy(index + p, &indices, sizeof indices);
+    const Vector<F> bottom = low_y * m, top = (1 - low_y) * m;
+    const Vector<F> corners[4] = {top * (1 - low_x), top * low_x, bottom * (1 - low_x), bottom * low_x};
+    store_weights<F>(corners, weights + 4 * p, typename MakeIndices<n>::type());
+  }
+}
+
+template <class F>
+void exact_tap(const TapGeometry<F>& geometry, int64_t pixels, int tap, Taps<F>& taps) {
+  int32_t* __restrict index = taps.index + tap * taps.stride;
+  const int32_t row = geometry.width + 2;
+  for (int64_t p = 0; p < pixels; ++p) {
+    const int32_t y = geometry.base_y[p] + geometry.tap_y, x = geometry.base_x[p] + geometry.tap_x;
+    const bool inside = (y >= 0) & (y < geometry.height) & (x >= 0) & (x < geometry.width);
+    index[p] = inside ? (y + 1) * row + x + 1 : row - 1;
+  }
+}
+
+// -------------------------------------------------------------------------------------------------------- sampling
+// One sample, a vector of channels at a time; panels and depthwise sums are built from the same two.
+template <class F>
+struct Bilinear {
+  static constexpr int kWeights = 4;  // per sample
+  const F *top, *bottom;
+  Vector<F> w00, w01, w10, w11;
+  int cb;
+  inline __attribute__((always_inline)) Bilinear(const F* image, int64_t row, int block, int32_t index,
+                                                 const F* weights) {
+    const Vector<F> zero{};  // subtracted, which is free: adding it would turn -0 into 0
+    top = image + static_cast<int64_t>(index) * block;
+    bottom = top + row;
+    w00 = weights[0] - zero;
+    w01 = weights[1] - zero;
+    w10 = weights[2] - zero;
+    w11 = weights[3] - zero;
+    cb = block;
+  }
+  inline __attribute__((always_inline)) Vector<F> operator()(int c) const {
+    return w00 * load<F>(top + c) + w01 * load<F>(top + cb + c) + w10 * load<F>(bottom + c) +
+           w11 * load<F>(bottom + cb + c);
+  }
+};
+template <class F>
+struct Exact {
+  static constexpr int kWeights = 0;
+  const F* pixel;
+  inline __attribute__((always_inline)) Exact(const F* image, int64_t, int block, int32_t index, const F*)
+      : pixel(image + static_cast<int64_t>(index) * block) {}
+  inline __attribute__((always_inline)) Vector<F> operator()(int c) const { return load<F>(pixel + c); }
+};
+
+template <class F, template <class> class Sample, int kVectors>
+void sample_block(const F* image, int64_t row, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
+                  F* panel) {
+  constexpr int n = Simd<F>::kLanes, cb = kVectors * n;
+  for (int64_t p = 0; p < pixels; ++p) {
+    const int32_t* index = taps.index + tap_begin * taps.stride + p;
+    const F* weights = taps.weights + Sample<F>::kWeights * (tap_begin * taps.stride + p);
+    F* out = panel + p * kPanelRow<F>;
+    for (int t = tap_begin; t < tap_end; ++t, out += cb) {
+      const Sample<F> sample(image, row, cb, *index, weights);
+#pragma GCC unroll 4
+      for (int c = 0; c < cb; c += n) store<F>(out + c, sample(c));
+      index += taps.stride;
+      weights += Sample<F>::kWeights * taps.stride;
+    }
+  }
+}
+template <class F, template <class> class Sample>
+void sample(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
+            F* panel) {
+  switch (cb / Simd<F>::kLanes) {
+    case 1: return sample_block<F, Sample, 1>(image, row, taps, tap_begin, tap_end, pixels, panel);
+    case 2: return sample_block<F, Sample, 2>(image, row, taps, tap_begin, tap_end, pixels, panel);
+    default: return sample_block<F, Sample, 4>(image, row, taps, tap_begin, tap_end, pixels, panel);
+  }
+}
+
+template <class F, template <class> class Sample, int kVectors>
+void depthwise_block(const F* image, int64_t row, const Taps<F>& taps, int tap_count, int64_t pixels, const F* weight,
+                     F* out, int64_t stride) {
+  constexpr int n = Simd<F>::kLanes, cb = kVectors * n;
+  for (int64_t p = 0; p < pixels; ++p, out += stride) {
+    const int32_t* index = taps.index + p;
+    const F* weights = taps.weights + Sample<F>::kWeights * p;
+    Vector<F> sum[kVectors] = {};
+    for (int t = 0; t < tap_count; ++t) {
+      const Sample<F> sample(image, row, cb, *index, weights);
+      index += taps.stride;
+      weights += Sample<F>::kWeights * taps.stride;
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) sum[v] += sample(v * n) * load<F>(weight + t * cb + v * n);
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) store<F>(out + v * n, sum[v]);
+  }
+}
+template <class F, template <class> class Sample>
+void depthwise(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_count, int64_t pixels, const F* weight,
+               F* out, int64_t stride) {
+  switch (cb / Simd<F>::kLanes) {
+    case 1: return depthwise_block<F, Sample, 1>(image, row, taps, tap_count, pixels, weight, out, stride);
+    case 2: return depthwise_block<F, Sample, 2>(image, row, taps, tap_count, pixels, weight, out, stride);
+    default: return depthwise_block<F, Sample, 4>(image, row, taps, tap_count, pixels, weight, out, stride);
+  }
+}
+
+}  // namespace
+}  // namespace deploydcn::cpu
