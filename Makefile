@@ -44,7 +44,7 @@ gates: setup  ## compile the kernels for every GPU architecture and check what t
 
 bench: setup  ## time the CPU kernels against ONNX Runtime, torchvision, OpenVINO and plain convolutions
 	$(BIN)/pip install --quiet openvino
-	$(BIN)/deploydcn bench --threads 1,2 -o build/bench.json --plot build/bench.png
+	$(BIN)/deploydcn bench --threads 1,2 -o build/bench.json --plot build/bench.png --markdown build/bench.md
 
 gpu: setup  ## everything that needs a GPU: engines, numerics, timing; says so when there is none
 	$(BIN)/python -m tests.gpu

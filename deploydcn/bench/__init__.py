@@ -12,14 +12,15 @@ from deploydcn._lazy import lazy_import
 from deploydcn.bench.contenders import DENSE, NATIVE, OPENVINO, OURS, PRODUCT, TORCH
 from deploydcn.bench.layers import LAYERS, ConvLayer, parse_layer
 from deploydcn.bench.models import PLAIN
-from deploydcn.bench.report import BenchReport, Row, write_json, write_plot
+from deploydcn.bench.report import BenchReport, Row, write_json, write_markdown, write_plot
 from deploydcn.bench.timing import Timing, measure
 from deploydcn.errors import InvalidArgument
 from deploydcn.libraries import cpu_isa
 
 __all__ = [
     "DENSE", "LAYERS", "NATIVE", "OPENVINO", "OURS", "PLAIN", "PRODUCT", "TORCH",
-    "BenchReport", "ConvLayer", "Row", "Timing", "bench_layers", "bench_model", "parse_layer", "write_json", "write_plot",
+    "BenchReport", "ConvLayer", "Row", "Timing", "bench_layers", "bench_model", "parse_layer", "write_json",
+    "write_markdown", "write_plot",
 ]  # fmt: skip
 
 

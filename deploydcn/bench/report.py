@@ -87,6 +87,33 @@ def write_json(report: BenchReport, path: Path) -> None:
         temporary.write_text(json.dumps(report.to_json(), indent=2) + "\n")
 
 
+def markdown(report: BenchReport, reference: str, threads: int) -> str:
+    """One table: times over the reference's at a number of threads."""
+    labels = [label for label in report.labels if label != reference]
+    rows = [row for row in report.rows if row.threads == threads]
+
+    def text(ratios: Sequence[float | None]) -> str:
+        return " | ".join("" if ratio is None else f"{ratio:.2f}" for ratio in ratios)
+
+    lines = [f"| layer | {reference}, ms | " + " | ".join(labels) + " |", "|---|" + "---:|" * (len(labels) + 1)]
+    for row in rows:
+        base = f"{row.timings[reference].median * 1e3:.2f}" if reference in row.timings else ""
+        lines.append(f"| {row.name}: {row.shape} | {base} | {text([row.ratio(label, reference) for label in labels])} |")
+    if len(rows) > 1:
+        lines.append(f"| geometric mean | | {text([report.geometric_mean(label, reference, threads) for label in labels])} |")
+    return "\n".join(lines) + "\n"
+
+
+def write_markdown(report: BenchReport, reference: str, path: Path) -> None:
+    """A table per number of threads, and what they were measured on."""
+    packages = ", ".join(f"{name} {version}" for name, version in report.machine["packages"].items())
+    parts = [f"{report.machine['processor']}, {report.machine['kernels']} kernels; {packages}; {report.machine['date']}.\n"]
+    for threads in dict.fromkeys(row.threads for row in report.rows):
+        parts.append(f"Times over that of {reference}, {threads} thread{'s' * (threads > 1)}:\n\n{markdown(report, reference, threads)}")
+    with replace_on_success(path) as temporary:
+        temporary.write_text("\n".join(parts))
+
+
 def write_plot(report: BenchReport, reference: str, path: Path) -> None:
     """Bars of time over the reference's time, one group per row; PNG, PDF or SVG by the file's name.
 

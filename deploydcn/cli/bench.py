@@ -19,6 +19,7 @@ from deploydcn.bench import (
     bench_model,
     parse_layer,
     write_json,
+    write_markdown,
     write_plot,
 )  # fmt: skip
 from deploydcn.cli.options import InputFile, Json, Seed, Shapes, console, parse_shapes, print_json, read_npz, table
@@ -43,6 +44,7 @@ def command(
     seed: Seed = 0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A .json file to write every figure to.")] = None,
     plot: Annotated[Path | None, typer.Option(help="A .png, .pdf or .svg file to draw.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="A .md file to write tables to.")] = None,
     as_json: Json = False,
 ) -> None:
     counts = _counts(threads)
@@ -63,6 +65,8 @@ def command(
         write_json(report, output)
     if plot is not None:
         write_plot(report, reference, plot)
+    if markdown is not None:
+        write_markdown(report, reference, markdown)
     if as_json:
         print_json({**report.to_json(), "operators": operators})
         return

@@ -47,11 +47,11 @@ def _axis(
     low, high = (op.Sub(op.Mul(value, scale), HALF) for value in (low, high))
     extent = op.Sub(high, low)
     side = op.Div(extent, np.float32(index.size))
-    start = low
+    offset = op.constant(np.zeros(1, np.float32))  # an absent one is not skipped: 0 * infinity is no position
     if "offset" in node.inputs:
         offset = op.Gather(node.inputs["offset"], channel, axis=1)  # (R, PH, PW)
-        offset = offset if offset.dtype == ir.DataType.FLOAT else op.Cast(offset, to=ir.DataType.FLOAT)
-        start = op.Add(low, op.Mul(op.Mul(extent, gamma), op.Unsqueeze(offset, [-1])))
+        offset = op.Unsqueeze(offset if offset.dtype == ir.DataType.FLOAT else op.Cast(offset, to=ir.DataType.FLOAT), [-1])
+    start = op.Add(low, op.Mul(op.Mul(extent, gamma), offset))
     start = op.Add(start, op.Mul(side, index))
     ratio = int(node.attributes["sampling_ratio"])
     slots: Size = ratio

@@ -1,3 +1,4 @@
+#include "core/cpu/tile_kernels.h"
 #include "core/cpu_op.h"
 #include "ops/dcnv3/dcnv3_cpu.h"
 #include "ops/dcnv4/dcnv4_cpu.h"
@@ -48,3 +49,12 @@ std::vector<ProvidedOp> cpu_ops() {
 }
 
 }  // namespace deploydcn::ort
+
+// The instruction set of the CPU kernels on this machine; null where DEPLOYDCN_CPU_ISA cannot be had.
+extern "C" __attribute__((visibility("default"))) const char* deploydcn_cpu_isa() {
+  try {
+    return deploydcn::cpu::tile_kernels<float>().isa;
+  } catch (const std::exception&) {
+    return nullptr;
+  }
+}

@@ -1,4 +1,4 @@
-// The list of ops this library offers to ONNX Runtime, and its entry points.
+// The list of ops this library offers to ONNX Runtime, and its entry point.
 //
 // Session config entry "deploydcn.replace_standard" = "1", set before registering, also puts our kernel in the place of
 // the standard DeformConv, for files that carry it and for runtimes that have no kernel for it (before 1.25).
@@ -7,7 +7,6 @@
 #include <mutex>
 #include <vector>
 
-#include "core/cpu/tile_kernels.h"
 #include "ort/providers.h"
 #include "ort/runtime.h"
 
@@ -114,13 +113,4 @@ extern "C" __attribute__((visibility("default"))) deploydcn::ort::Status* Regist
                    check(api().AddCustomOpDomain(options, own_domain().get()));
                    if (replaces_standard(options)) check(api().AddCustomOpDomain(options, standard_domain().get()));
                  });
-}
-
-// The instruction set of the CPU kernels on this machine; null where DEPLOYDCN_CPU_ISA cannot be had.
-extern "C" __attribute__((visibility("default"))) const char* deploydcn_cpu_isa() {
-  try {
-    return deploydcn::cpu::tile_kernels<float>().isa;
-  } catch (const std::exception&) {
-    return nullptr;
-  }
 }

@@ -104,9 +104,11 @@ def test_wrong_numbers_are_refused(options: dict[str, Any]) -> None:
 @pytest.mark.backend("ort")
 def test_command_writes_json_and_plot(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    files = [tmp_path / "bench.json", tmp_path / "bench.png"]
+    files = [tmp_path / "bench.json", tmp_path / "bench.png", tmp_path / "bench.md"]
     arguments = ["--layer", "c=8,h=9,w=9,m=8", "--layer", "c=8,h=9,w=9,m=8,g=8,plain", "--threads", "1,2", "--seconds", "0.01"]
-    result = CliRunner().invoke(app, ["bench", *arguments, "-o", str(files[0]), "--plot", str(files[1]), "--json"])
+    result = CliRunner().invoke(
+        app, ["bench", *arguments, "-o", str(files[0]), "--plot", str(files[1]), "--markdown", str(files[2]), "--json"]
+    )
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert [(row["shape"], row["threads"]) for row in report["rows"]] == [
@@ -116,6 +118,9 @@ def test_command_writes_json_and_plot(tmp_path: Path) -> None:
     assert report["machine"]["kernels"] in ("avx512", "avx2", "baseline")
     assert json.loads(files[0].read_text())["rows"] == report["rows"]
     assert files[1].stat().st_size > 1000
+    ratio = report["rows"][2]["seconds"][OURS]["median"] / report["rows"][2]["seconds"][DENSE]["median"]
+    line = next(line for line in files[2].read_text().splitlines() if line.startswith("| c=8,h=9,w=9,m=8,g=8,plain"))
+    assert f"{ratio:.2f}" in line.split(" | ")
 
 
 # ------------------------------------------------------------------------------------------------------------- models

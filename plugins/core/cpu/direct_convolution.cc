@@ -99,8 +99,6 @@ class DirectConvolution {
   }
 
  private:
-  static constexpr int kMostOutputs = 8, kMostVectors = 8;  // of one call of sum_shifted
-
   struct Workspace {
     F *planes, *sums, *weight;
     F* row;    // of the input or output, where the stored type is not F
@@ -108,9 +106,6 @@ class DirectConvolution {
   };
 
   int64_t slack() const { return kMostVectors * kernels_.lanes; }
-
-  // As many outputs as one call of sum_shifted takes.
-  static int64_t outputs_at_once(int64_t left) { return left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
 
   // Runs of output rows at a time: few enough for the cache, at least one.
   int64_t band_rows() const {
@@ -127,10 +122,9 @@ class DirectConvolution {
     arrange_weights(group, w);
     const int64_t pixels = (rows - 1) * columns_.length + shape_.out_width, all = outputs_ * together_;
     for (int64_t i = 0; i < all;) {
-      const int64_t at_once = outputs_at_once(all - i);
-      kernels_.sum_shifted(w.planes, offset_.data(), depth_, w.weight + i * depth_, static_cast<int>(at_once), pixels,
-                           w.sums, sums_);
-      for (int64_t s = 0; s < at_once; ++s, ++i) {
+      const int at_once = outputs_at_once(all - i);
+      kernels_.sum_shifted(w.planes, offset_.data(), depth_, w.weight + i * depth_, at_once, pixels, w.sums, sums_);
+      for (int s = 0; s < at_once; ++s, ++i) {
         finish(w.sums + s * sums_, n, group * outputs_ + i / together_, first * together_ + i % together_, rows, w);
       }
     }

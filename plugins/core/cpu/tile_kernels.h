@@ -72,6 +72,10 @@ struct Product {
   int out_channels;
 };
 
+// Of one call of sum_shifted: outputs, and vectors of pixels in a block.
+constexpr int kMostOutputs = 8, kMostVectors = 8;
+inline int outputs_at_once(int64_t left) { return left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
+
 template <class F>
 struct TileKernels {
   const char* isa;
@@ -97,6 +101,10 @@ struct TileKernels {
                           int64_t pixels, F* panel);
   void (*sample_exact)(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_begin, int tap_end,
                        int64_t pixels, F* panel);
+
+  // Fills planes[(tap * cb + c) * stride + pixel]; whole vectors of pixels.
+  void (*sample_planes)(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_count, int64_t pixels,
+                        F* planes, int64_t stride);
 
   void (*multiply)(const Product<F>& product);
 

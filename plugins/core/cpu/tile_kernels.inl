@@ -30,6 +30,7 @@ constexpr TileKernels<F> kTable = {
     exact_tap<F>,
     sample<F, Bilinear>,
     sample<F, Exact>,
+    sample_planes<F>,
     multiply<F>,
     depthwise<F, Bilinear>,
     depthwise<F, Exact>,

@@ -152,6 +152,27 @@ void sample(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_be
   }
 }
 
+// As many pixels as a vector has lanes, a vector of channels at a time, turned around in registers.
+template <class F>
+void sample_planes(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_count, int64_t pixels, F* planes,
+                   int64_t stride) {
+  constexpr int n = Simd<F>::kLanes;
+  for (int64_t p = 0; p < pixels; p += n) {
+    for (int t = 0; t < tap_count; ++t) {
+      const int32_t* index = taps.index + t * taps.stride + p;
+      const F* weights = taps.weights + 4 * (t * taps.stride + p);
+      for (int c = 0; c < cb; c += n) {
+        Vector<F> rows[n];
+#pragma GCC unroll 16
+        for (int i = 0; i < n; ++i) rows[i] = Bilinear<F>(image, row, cb, index[i], weights + 4 * i)(c);
+        transpose<F>(rows);
+#pragma GCC unroll 16
+        for (int i = 0; i < n; ++i) store<F>(planes + (t * cb + c + i) * stride + p, rows[i]);
+      }
+    }
+  }
+}
+
 template <class F, template <class> class Sample, int kVectors>
 void depthwise_block(const F* image, int64_t row, const Taps<F>& taps, int tap_count, int64_t pixels, const F* weight,
                      F* out, int64_t stride) {

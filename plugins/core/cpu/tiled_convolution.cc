@@ -55,10 +55,13 @@ class Convolution {
     block_image();
     arrange_bias();
     if (separable()) arrange_depthwise();
+    if (planes()) find_planes();
     parallel_for(context_, shape_.batch * tiles_, [&](int64_t task) {
       Workspace w = make_workspace();
       if (shape_.depthwise()) {
         run_depthwise(tile_at(task), w);
+      } else if (planes()) {
+        run_planes(tile_at(task), w);
       } else {
         run_tile(tile_at(task), w);
       }
@@ -68,6 +71,7 @@ class Convolution {
  private:
   int64_t blocks() const { return static_cast<int64_t>(plan_.blocks.size()); }
   bool deformable() const { return arguments_.offset.present; }
+  bool planes() const { return plan_.planes && deformable(); }
   bool separable() const { return arguments_.depthwise.weight.present; }
 
   // ---------------------------------------------------------------------------------------------- input and bias
@@ -160,16 +164,20 @@ class Convolution {
     int32_t *base_y, *base_x;       // [pixel]
     Taps<F> taps;                   // of the offset group located last
     F *offset_y, *offset_x, *mask;  // [pixel], where the stored type is not F
-    F* panel;
-    F* tile;
-    F* out;  // [channel][pixel], where the stored type is not F
+    F* panel;                       // or planes
+    F* tile;                        // or sums of planes
+    F* out;                         // [channel][pixel], where the stored type is not F
   };
 
   Workspace make_workspace() const {
-    const int64_t taps = shape_.taps(), panel = shape_.depthwise() ? 0 : tile_ * kPanelRow<F>;
+    const int64_t taps = shape_.taps(), slack = kMostVectors * kernels_.lanes;
+    const int64_t panel = planes()             ? taps * plan_.block_width * tile_ + slack
+                          : shape_.depthwise() ? 0
+                                               : tile_ * kPanelRow<F>;
+    const int64_t sums = planes() ? kMostOutputs * (tile_ + slack) : accumulators_ * tile_;
     const int64_t widest = std::max<int64_t>(row_, plan_.block_width);
     const int64_t weights = deformable() ? 4 * taps * tile_ : 0;
-    const int64_t floats = tile_ * (3 + accumulators_ + widest) + weights + panel;
+    const int64_t floats = tile_ * (3 + widest) + sums + weights + panel;
     ThreadArena& arena = thread_arena();
     arena.reset(ThreadArena::bytes_for<int32_t>(tile_ * (2 + taps)) + ThreadArena::bytes_for<F>(floats) +
                 8 * ThreadArena::bytes_for<F>(0));
@@ -181,7 +189,8 @@ class Convolution {
     w.offset_x = arena.take<F>(tile_);
     w.mask = arena.take<F>(tile_);
     w.panel = arena.take<F>(panel);
-    w.tile = arena.take<F>(accumulators_ * tile_);
+    w.tile = arena.take<F>(sums);
+    if (planes()) std::fill_n(w.panel + panel - slack, slack, F{0});
     w.out = arena.take<F>(widest * tile_);
     return w;
   }
@@ -296,6 +305,47 @@ class Convolution {
     }
   }
 
+  // Where the taps of a group's channels lie, from its first channel on, in the order of the weights.
+  void find_planes() {
+    const int64_t per_group = shape_.channels / shape_.groups;
+    for (int64_t c = 0; c < per_group; ++c) {
+      for (int64_t tap = 0; tap < shape_.taps(); ++tap) offsets_.push_back((tap * plan_.block_width + c) * tile_);
+    }
+  }
+
+  void run_planes(const Tile& tile, Workspace& w) const {
+    const int64_t per_group = shape_.channels / shape_.groups, outputs = plan_.outputs_per_group;
+    const auto depth = static_cast<int64_t>(offsets_.size());
+    const int cb = plan_.block_width;
+    int64_t located = -1;
+    for (int64_t b = 0; b < blocks(); ++b) {
+      const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
+      if (block.offset_group != located) locate(tile, located = block.offset_group, w);
+      kernels_.sample_planes(blocked_.data() + (tile.n * blocks() + b) * plane_, (shape_.width + 2) * cb, cb, w.taps,
+                             static_cast<int>(shape_.taps()), tile.pixels, w.panel, tile_);
+      for (int64_t c = 0; c < block.channels; c += per_group) {
+        const int64_t first = (block.channel + c) / per_group * outputs;
+        for (int64_t m = 0; m < outputs;) {
+          const int at_once = outputs_at_once(outputs - m);
+          const int64_t stride = tile_ + kMostVectors * kernels_.lanes;
+          kernels_.sum_shifted(w.panel + c * tile_, offsets_.data(), depth, weights_ + (first + m) * depth, at_once,
+                               tile.pixels, w.tile, stride);
+          for (int i = 0; i < at_once; ++i, ++m) finish_plane(w.tile + i * stride, tile, first + m, w);
+        }
+      }
+    }
+  }
+
+  void finish_plane(const F* sums, const Tile& tile, int64_t output, Workspace& w) const {
+    const int64_t begin = (tile.n * shape_.outputs + output) * shape_.out_pixels() + tile.first, pixels = tile.pixels;
+    const F bias =
+        bias_.data()[output / plan_.outputs_per_group * plan_.columns * row_ + output % plan_.outputs_per_group];
+    const bool direct = stored_as_is(arguments_.input);
+    F* to = direct ? static_cast<F*>(arguments_.output) + begin : w.out;
+    kernels_.finish_rows(sums, pixels, 1, pixels, bias, arguments_.activation, to, pixels);
+    if (!direct) store_as<F>(w.out, pixels, arguments_.output, arguments_.input.dtype, begin);
+  }
+
   static bool stored_as_is(const TensorView& view) {
     return view.dtype == (sizeof(F) == 4 ? DType::kFloat32 : DType::kFloat64);
   }
@@ -376,6 +426,7 @@ class Convolution {
   ScratchBuffer<F> blocked_;    // [n][block][H + 2][W + 2][CB]
   ScratchBuffer<F> bias_;
   std::vector<F> depthwise_weights_, depthwise_bias_;  // of a separable convolution, by blocks
+  std::vector<int64_t> offsets_;                       // of planes
 };
 
 }  // namespace

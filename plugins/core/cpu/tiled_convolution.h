@@ -6,7 +6,8 @@
 //   per tile of output pixels:                                          (parallel over images, tiles)
 //     locate        positions of every tap, once per offset group
 //     per channel block and tap block: sample -> panel, panel * weights -> tile
-//                        (depthwise: sample * weight -> tile; separable: depthwise sums, finished -> panel)
+//                        (depthwise: sample * weight -> tile; separable: depthwise sums, finished -> panel;
+//                         few channels per group: sample -> planes, planes * weights -> sums)
 //     finish        bias, activation, back to NCHW
 //
 // Memory beyond input, output and packed weights: one blocked copy of the input, and a few MiB per thread. The copy
@@ -78,6 +79,9 @@ struct ChannelPlan {
   int block_width;  // CB: channels per block, a multiple of the vector lanes
   int vectors;      // vectors per accumulator row
   int tap_block;    // taps sampled at a time
+  // Few channels per group: samples become planes of pixels, [tap][channel][pixel], whose sums fill whole vectors
+  // whatever the groups' sizes are. Groups lie within blocks; weights are as given.
+  bool planes;
   int64_t outputs_per_group;
   int64_t columns;  // accumulator rows per group: ceil(outputs_per_group / (vectors * lanes))
   std::vector<Block> blocks;
