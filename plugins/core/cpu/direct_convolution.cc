@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "core/cpu/blocked_image.h"
 #include "core/cpu/thread_arena.h"
 
 namespace deploydcn::cpu {
@@ -13,8 +14,6 @@ constexpr int64_t kMostProducts = 256;      // channels times outputs of a group
 constexpr int64_t kFewestPixels = 400;      // of a depthwise output: below, the channels' overhead outweighs their sums
 
 constexpr int64_t kGroupsPerTask = 16, kTasks = 64;  // few tasks cost little, many even out
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // One axis of the window: a tap that reaches `reach` pixels from the window's first reads plane `phase` at a distance
 // of `shift`.
@@ -170,7 +169,7 @@ class DirectConvolution {
     const int64_t count = std::max<int64_t>(0, std::min(length, inside) - first);
     if (count == 0) return static_cast<void>(std::fill_n(to, rows * length, F{0}));
     const TensorView& input = arguments_.input;
-    if (stored_as_is(input)) {
+    if (stored_as<F>(input)) {
       const F* from = static_cast<const F*>(input.data) + begin + first * stride - before;
       return kernels_.copy_rows(from, pitch, rows, stride, first, count, length, to);
     }
@@ -178,10 +177,6 @@ class DirectConvolution {
       load_as<F>(input.data, input.dtype, begin + row * pitch, shape_.width, w.row);
       kernels_.copy_rows(w.row + first * stride - before, 0, 1, stride, first, count, length, to + row * length);
     }
-  }
-
-  static bool stored_as_is(const TensorView& view) {
-    return view.dtype == (sizeof(F) == 4 ? DType::kFloat32 : DType::kFloat64);
   }
 
   // Where the taps of every channel begin, in the order of the weights.
@@ -217,7 +212,7 @@ class DirectConvolution {
     F bias{0};
     if (arguments_.bias.present) load_as<F>(arguments_.bias.data, arguments_.bias.dtype, output, 1, &bias);
     const int64_t existing = std::min(rows, ceil_div(shape_.out_height - first, together_));
-    if (stored_as_is(arguments_.input)) {
+    if (stored_as<F>(arguments_.input)) {
       F* to = static_cast<F*>(arguments_.output) + begin + first * width;
       return kernels_.finish_rows(sum, columns_.length, existing, width, bias, arguments_.activation, to,
                                   together_ * width);

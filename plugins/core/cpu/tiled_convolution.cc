@@ -4,6 +4,7 @@
 #include <cstring>
 #include <thread>
 
+#include "core/cpu/blocked_image.h"
 #include "core/cpu/thread_arena.h"
 
 namespace deploydcn::cpu {
@@ -14,9 +15,7 @@ constexpr int64_t kSmallestTile = 32;            // below this the matrix kernel
 constexpr int64_t kTileBytes = 512 * 1024;       // accumulators
 constexpr int64_t kNearBytes = 4 * 1024 * 1024;  // of weights that stay in the second-level cache
 constexpr int64_t kTapBytes = 4 * 1024 * 1024;
-constexpr int64_t kPixelsPerTask = 512;  // of a channel block, a multiple of every vector length
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 int64_t processors() { return std::max(1u, std::thread::hardware_concurrency()); }
 
@@ -42,17 +41,15 @@ class Convolution {
         context_(context),
         kernels_(tile_kernels<F>()),
         row_(plan_.vectors * kernels_.lanes),
-        plane_((shape.height + 2) * (shape.width + 2) * plan_.block_width),
         far_weights_(shape.channels * shape.taps() * plan_.columns * row_ * static_cast<int64_t>(sizeof(F)) >
                      kNearBytes),
         accumulators_(shape.depthwise() ? plan_.block_width : shape.groups * plan_.columns * row_),
         tile_(choose_tile(shape, accumulators_, sizeof(F), kernels_.lanes)),
         tiles_(ceil_div(shape.out_pixels(), tile_)),
-        blocked_(context, (Checked(shape.batch) * Checked(blocks()) * Checked(plane_)).value()),
+        image_(shape, plan_, arguments, context),
         bias_(context, bias_count()) {}
 
   void run() {
-    block_image();
     arrange_bias();
     if (separable()) arrange_depthwise();
     if (planes()) find_planes();
@@ -74,41 +71,7 @@ class Convolution {
   bool planes() const { return plan_.planes && deformable(); }
   bool separable() const { return arguments_.depthwise.weight.present; }
 
-  // ---------------------------------------------------------------------------------------------- input and bias
-  void block_image() {
-    const int64_t chunks = std::max<int64_t>(1, ceil_div(shape_.pixels(), kPixelsPerTask));
-    parallel_for(context_, shape_.batch * blocks() * chunks, [&](int64_t task) {
-      const int64_t chunk = task % chunks, image = task / chunks, first = chunk * kPixelsPerTask;
-      block_pixels(image / blocks(), image % blocks(), first, std::min(shape_.pixels() - first, kPixelsPerTask));
-    });
-  }
-
-  void block_pixels(int64_t n, int64_t b, int64_t first, int64_t count) {
-    const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
-    const int64_t pixels = shape_.pixels(), line = (shape_.width + 2) * plan_.block_width;
-    // Channels of the product may be results of a depthwise stage, several of which read one channel of the input.
-    const int64_t channels = separable() ? arguments_.depthwise.channels : shape_.channels;
-    const int64_t multiplier = shape_.channels / channels;
-    const auto from = [&](int c) { return (n * channels + (block.channel + c) / multiplier) * pixels + first; };
-    F* plane = blocked_.data() + (n * blocks() + b) * plane_;
-    if (pixels == 0) return static_cast<void>(std::fill_n(plane, plane_, F{0}));
-    // The kernel writes the border between rows; what lies before the first row and after the last is left.
-    if (first == 0) std::fill_n(plane, line + plan_.block_width, F{0});
-    if (first + count == pixels) {
-      std::fill_n(plane + (shape_.height + 1) * line + plan_.block_width, line - plan_.block_width, F{0});
-    }
-    const bool direct = multiplier == 1 && stored_as_is(arguments_.input);
-    ThreadArena& arena = thread_arena();
-    arena.reset(direct ? 0 : ThreadArena::bytes_for<F>(block.channels * count));
-    F* converted = direct ? nullptr : arena.take<F>(block.channels * count);
-    for (int c = 0; !direct && c < block.channels; ++c) {
-      load_as<F>(arguments_.input.data, arguments_.input.dtype, from(c), count, converted + c * count);
-    }
-    kernels_.block_pixels(direct ? static_cast<const F*>(arguments_.input.data) + from(0) : converted,
-                          direct ? pixels : count, block.channels, first, count, shape_.width, plane,
-                          plan_.block_width);
-  }
-
+  // -------------------------------------------------------------------------------------------- bias and weights
   int64_t bias_count() const {
     return shape_.depthwise() ? blocks() * plan_.outputs_per_group * plan_.block_width
                               : shape_.groups * plan_.columns * row_;
@@ -230,8 +193,8 @@ class Convolution {
   // What the product multiplies: samples, or the finished sums of the depthwise stage.
   void fill_panel(const Tile& tile, const Step& step, Workspace& w) const {
     const int cb = plan_.block_width;
-    const int64_t row = (shape_.width + 2) * cb;
-    const F* image = blocked_.data() + (tile.n * blocks() + step.block) * plane_;
+    const F* image = image_.block(tile.n, step.block);
+    const int64_t row = image_.row();
     if (!separable()) {
       const auto sample = deformable() ? kernels_.sample_bilinear : kernels_.sample_exact;
       return sample(image, row, cb, w.taps, step.tap_begin, step.tap_end, tile.pixels, w.panel);
@@ -258,7 +221,7 @@ class Convolution {
       product.vectors = plan_.vectors;
       product.far_weight = far_weights_;
       product.accumulate = !(segment.opens_group && step.tap_begin == 0);
-      const bool last = step.block + 1 == blocks() && step.tap_end == taps_in_all && stored_as_is(arguments_.input);
+      const bool last = step.block + 1 == blocks() && step.tap_end == taps_in_all && stored_as<F>(arguments_.input);
       product.out_stride = shape_.out_pixels();
       for (int64_t column = 0; column < plan_.columns; ++column) {
         if (last) {
@@ -295,10 +258,10 @@ class Convolution {
     for (int64_t b = 0; b < blocks(); ++b) {
       const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
       if (block.offset_group != located) locate(tile, located = block.offset_group, w);
-      const F* image = blocked_.data() + (tile.n * blocks() + b) * plane_;
+      const F* image = image_.block(tile.n, b);
       for (int64_t j = 0; j < multiplier; ++j, weight += taps * cb) {
-        (deformable() ? kernels_.depthwise_bilinear : kernels_.depthwise_exact)(
-            image, (shape_.width + 2) * cb, cb, w.taps, taps, tile.pixels, weight, w.tile, cb);
+        (deformable() ? kernels_.depthwise_bilinear : kernels_.depthwise_exact)(image, image_.row(), cb, w.taps, taps,
+                                                                                tile.pixels, weight, w.tile, cb);
         finish(w.tile, cb, bias_.data() + (b * multiplier + j) * cb, block.channels, tile,
                block.channel * multiplier + j, multiplier, w);
       }
@@ -316,12 +279,11 @@ class Convolution {
   void run_planes(const Tile& tile, Workspace& w) const {
     const int64_t per_group = shape_.channels / shape_.groups, outputs = plan_.outputs_per_group;
     const auto depth = static_cast<int64_t>(offsets_.size());
-    const int cb = plan_.block_width;
     int64_t located = -1;
     for (int64_t b = 0; b < blocks(); ++b) {
       const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
       if (block.offset_group != located) locate(tile, located = block.offset_group, w);
-      kernels_.sample_planes(blocked_.data() + (tile.n * blocks() + b) * plane_, (shape_.width + 2) * cb, cb, w.taps,
+      kernels_.sample_planes(image_.block(tile.n, b), image_.row(), plan_.block_width, w.taps,
                              static_cast<int>(shape_.taps()), tile.pixels, w.panel, tile_);
       for (int64_t c = 0; c < block.channels; c += per_group) {
         const int64_t first = (block.channel + c) / per_group * outputs;
@@ -340,19 +302,15 @@ class Convolution {
     const int64_t begin = (tile.n * shape_.outputs + output) * shape_.out_pixels() + tile.first, pixels = tile.pixels;
     const F bias =
         bias_.data()[output / plan_.outputs_per_group * plan_.columns * row_ + output % plan_.outputs_per_group];
-    const bool direct = stored_as_is(arguments_.input);
+    const bool direct = stored_as<F>(arguments_.input);
     F* to = direct ? static_cast<F*>(arguments_.output) + begin : w.out;
     kernels_.finish_rows(sums, pixels, 1, pixels, bias, arguments_.activation, to, pixels);
     if (!direct) store_as<F>(w.out, pixels, arguments_.output, arguments_.input.dtype, begin);
   }
 
-  static bool stored_as_is(const TensorView& view) {
-    return view.dtype == (sizeof(F) == 4 ? DType::kFloat32 : DType::kFloat64);
-  }
-
   // A run of `pixels` stored values as F: in place where the stored type is F already.
   const F* values(const TensorView& view, int64_t begin, int64_t pixels, F* buffer) const {
-    if (stored_as_is(view)) return static_cast<const F*>(view.data) + begin;
+    if (stored_as<F>(view)) return static_cast<const F*>(view.data) + begin;
     load_as<F>(view.data, view.dtype, begin, pixels, buffer);
     return buffer;
   }
@@ -401,7 +359,7 @@ class Convolution {
     // The kernel reads whole vectors of pixels: define those beyond the last.
     std::fill(sums + pixels * ld, sums + round_up(pixels, kernels_.lanes) * ld, F{0});
     const DType dtype = arguments_.input.dtype;
-    if (stored_as_is(arguments_.input)) {
+    if (stored_as<F>(arguments_.input)) {
       kernels_.finish(sums, ld, pixels, channels, bias, arguments_.activation,
                       static_cast<F*>(arguments_.output) + begin, output_step * plane);
       return;
@@ -418,12 +376,11 @@ class Convolution {
   const ConvolutionArguments& arguments_;
   CpuContext& context_;
   const TileKernels<F>& kernels_;
-  const int64_t row_;    // elements per accumulator row
-  const int64_t plane_;  // elements of one blocked image
+  const int64_t row_;  // elements per accumulator row
   const bool far_weights_;
   const int64_t accumulators_;  // per pixel
   const int64_t tile_, tiles_;  // pixels per tile, tiles per image
-  ScratchBuffer<F> blocked_;    // [n][block][H + 2][W + 2][CB]
+  BlockedImage<F> image_;
   ScratchBuffer<F> bias_;
   std::vector<F> depthwise_weights_, depthwise_bias_;  // of a separable convolution, by blocks
   std::vector<int64_t> offsets_;                       // of planes

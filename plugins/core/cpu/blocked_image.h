@@ -1,0 +1,80 @@
+// The input of a tiled convolution as channel blocks with a border of zeros (tile_kernels.h has the names).
+#pragma once
+
+#include <algorithm>
+
+#include "core/cpu/thread_arena.h"
+#include "core/cpu/tiled_convolution.h"
+
+namespace deploydcn::cpu {
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Whether a tensor holds F, so that it is read and written in place.
+template <class F>
+bool stored_as(const TensorView& view) {
+  return view.dtype == (sizeof(F) == 4 ? DType::kFloat32 : DType::kFloat64);
+}
+
+template <class F>
+class BlockedImage {
+ public:
+  // Copies the whole batch.
+  BlockedImage(const ConvolutionShape& shape, const ChannelPlan& plan, const ConvolutionArguments& arguments,
+               CpuContext& context)
+      : shape_(shape),
+        plan_(plan),
+        arguments_(arguments),
+        blocks_(static_cast<int64_t>(plan.blocks.size())),
+        row_((shape.width + 2) * plan.block_width),
+        plane_((shape.height + 2) * row_),
+        memory_(context, (Checked(shape.batch) * Checked(blocks_) * Checked(plane_)).value()) {
+    const int64_t chunks = std::max<int64_t>(1, ceil_div(shape_.pixels(), kPixelsPerTask));
+    parallel_for(context, shape_.batch * blocks_ * chunks, [&](int64_t task) {
+      const int64_t chunk = task % chunks, image = task / chunks, first = chunk * kPixelsPerTask;
+      copy(image / blocks_, image % blocks_, first, std::min(shape_.pixels() - first, kPixelsPerTask));
+    });
+  }
+
+  // One channel block of one image, [H + 2][W + 2][CB].
+  const F* block(int64_t n, int64_t b) const { return memory_.data() + (n * blocks_ + b) * plane_; }
+  // Elements per row of it.
+  int64_t row() const { return row_; }
+
+ private:
+  static constexpr int64_t kPixelsPerTask = 512;  // a multiple of every vector length
+
+  void copy(int64_t n, int64_t b, int64_t first, int64_t count) {
+    const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
+    const int64_t pixels = shape_.pixels();
+    // Channels of the product may be results of a depthwise stage, several of which read one channel of the input.
+    const int64_t channels = arguments_.depthwise.weight.present ? arguments_.depthwise.channels : shape_.channels;
+    const int64_t multiplier = shape_.channels / channels;
+    const auto from = [&](int c) { return (n * channels + (block.channel + c) / multiplier) * pixels + first; };
+    F* plane = memory_.data() + (n * blocks_ + b) * plane_;
+    if (pixels == 0) return static_cast<void>(std::fill_n(plane, plane_, F{0}));
+    // The kernel writes the border between rows; what lies before the first row and after the last is left.
+    if (first == 0) std::fill_n(plane, row_ + plan_.block_width, F{0});
+    if (first + count == pixels) {
+      std::fill_n(plane + (shape_.height + 1) * row_ + plan_.block_width, row_ - plan_.block_width, F{0});
+    }
+    const bool direct = multiplier == 1 && stored_as<F>(arguments_.input);
+    ThreadArena& arena = thread_arena();
+    arena.reset(direct ? 0 : ThreadArena::bytes_for<F>(block.channels * count));
+    F* converted = direct ? nullptr : arena.template take<F>(block.channels * count);
+    for (int c = 0; !direct && c < block.channels; ++c) {
+      load_as<F>(arguments_.input.data, arguments_.input.dtype, from(c), count, converted + c * count);
+    }
+    tile_kernels<F>().block_pixels(direct ? static_cast<const F*>(arguments_.input.data) + from(0) : converted,
+                                   direct ? pixels : count, block.channels, first, count, shape_.width, plane,
+                                   plan_.block_width);
+  }
+
+  const ConvolutionShape& shape_;
+  const ChannelPlan& plan_;
+  const ConvolutionArguments& arguments_;
+  const int64_t blocks_, row_, plane_;
+  ScratchBuffer<F> memory_;
+};
+
+}  // namespace deploydcn::cpu
