@@ -115,7 +115,7 @@ def write_markdown(report: BenchReport, reference: str, path: Path) -> None:
 
 
 def write_plot(report: BenchReport, reference: str, path: Path) -> None:
-    """Bars of time over the reference's time, one group per row; PNG, PDF or SVG by the file's name.
+    """Dots at time over the reference's time, one line per row of the first number of threads; PNG, PDF or SVG by the file's name.
 
     Raises:
         MissingDependency: matplotlib is not installed.
@@ -123,20 +123,20 @@ def write_plot(report: BenchReport, reference: str, path: Path) -> None:
     lazy_import("matplotlib", extra="report")
     from matplotlib.figure import Figure
 
-    labels = [label for label in report.labels if label != reference]
-    figure = Figure(figsize=(9, 1.2 + 0.22 * len(report.rows) * len(labels)), layout="constrained")
+    threads = report.rows[0].threads
+    rows = [row for row in report.rows if row.threads == threads]
+    figure = Figure(figsize=(9, 1.5 + 0.3 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
-    places = np.arange(len(report.rows))
-    height = 0.8 / max(len(labels), 1)
-    for index, label in enumerate(labels):
-        ratios = [row.ratio(label, reference) for row in report.rows]
-        axes.barh(places + (index - (len(labels) - 1) / 2) * height, [ratio or np.nan for ratio in ratios], height, label=label)
-    several = len({row.threads for row in report.rows}) > 1
-    axes.set_yticks(places, [row.name + f", {row.threads} threads" * several for row in report.rows])
+    for label in report.labels:
+        if label != reference:
+            ratios = [row.ratio(label, reference) or np.nan for row in rows]
+            axes.plot(ratios, range(len(rows)), "o", label=label, markersize=9 if label == report.labels[0] else 6)
+    axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.axvline(1, color="black", linewidth=0.8)
+    axes.grid(axis="y", alpha=0.3)
     axes.invert_yaxis()
     axes.set_xscale("log")
-    axes.set_xlabel(f"time over that of {reference}, logarithmic; shorter is faster")
-    axes.legend(loc="best", fontsize="small")
+    axes.set_xlabel(f"time over that of {reference}, {threads} thread{'s' * (threads > 1)}, logarithmic; further left is faster")
+    axes.legend(loc="upper right", fontsize="small")
     with replace_on_success(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+        figure.savefig(temporary, dpi=100)
