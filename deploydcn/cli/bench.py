@@ -21,7 +21,7 @@ from deploydcn.bench import (
     write_json,
     write_markdown,
     write_plot,
-)  # fmt: skip
+)
 from deploydcn.cli.options import InputFile, Json, Seed, Shapes, console, parse_shapes, print_json, read_npz, table
 from deploydcn.errors import InvalidArgument
 from deploydcn.parity import random_inputs
@@ -73,7 +73,7 @@ def command(
     _print(report, reference, counts)
     for count, seconds_of in operators.items():
         rows = [(name, f"{value * 1e3:.2f}") for name, value in list(seconds_of.items())[:10]]
-        console.print(table(f"operators of {model}, {count} threads", ["operator", "ms per run"], rows))
+        console.print(table(f"operators of {model}, {_threads(count)}", ["operator", "ms per run"], rows))
 
 
 def _counts(text: str) -> list[int]:
@@ -83,9 +83,13 @@ def _counts(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' * (count > 1)}"
+
+
 def _line(row: Row) -> str:
     times = "  ".join(f"{label} {timing.median * 1e3:.2f} ms" for label, timing in row.timings.items())
-    return f"{row.name} ({row.shape}), {row.threads} threads: {times}"
+    return f"{row.name} ({row.shape}), {_threads(row.threads)}: {times}"
 
 
 def _print(report: BenchReport, reference: str, counts: list[int]) -> None:
@@ -106,7 +110,7 @@ def _print(report: BenchReport, reference: str, counts: list[int]) -> None:
             means = [_ratio(report.geometric_mean(label, reference, count)) for label in others]
             rows.append(("geometric mean", "", *means, "", ""))
         columns = ["", f"{reference}, ms", *others, "GFLOP/s", "spread"]
-        console.print(table(f"{count} threads: times over that of {reference}", columns, rows))
+        console.print(table(f"{_threads(count)}: times over that of {reference}", columns, rows))
         faster = report.geometric_mean(NATIVE, OURS, count)
         if faster is not None:
             console.print(f"{faster:.2f} times faster than ONNX Runtime's own, in the geometric mean")

@@ -43,9 +43,11 @@ def test_contenders_compute_the_same(name: str) -> None:
         np.testing.assert_allclose(result, results[OURS], atol=2e-5, err_msg=label)  # positions round differently
 
 
+@pytest.mark.backend("torch")
 @pytest.mark.parametrize("name", [*LAYERS, *SMALL])
 def test_output_size_is_that_of_torch(name: str) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     layer = {**LAYERS, **SMALL}[name]
     with torch.device("meta"):
         convolution = torch.nn.Conv2d(1, 1, layer.kernel, layer.stride, layer.padding, layer.dilation)
@@ -154,16 +156,19 @@ def test_model_is_compared_with_plain_convolutions(tmp_path: Path) -> None:
     assert "operators of" in result.output
 
 
+@pytest.mark.backend("ort")
+@pytest.mark.backend("torch")
 def test_plain_convolutions_compute_what_a_plain_network_would() -> None:
     """The deformable convolution with offsets 0 is that network; the offsets stay outputs."""
-    ort = pytest.importorskip("onnxruntime")
+    import onnxruntime as ort
+    import torch
+
     from deploydcn.bench.models import with_plain_convolutions
 
     plain = with_plain_convolutions(offsets_and_deformable(standard=True))
     assert [node.op_type for node in plain.graph.node] == ["Conv", "Conv"]
     x = np.random.default_rng(1).normal(size=(1, 4, 8, 8)).astype(np.float32)
     y, offset = ort.InferenceSession(plain.SerializeToString()).run(None, {"X": x})
-    torch = pytest.importorskip("torch")
     weights = {tensor.name: torch.from_numpy(onnx.numpy_helper.to_array(tensor)) for tensor in plain.graph.initializer}
     wanted = torch.nn.functional.conv2d(torch.from_numpy(x), weights["W"], weights["B"], padding=1)
     np.testing.assert_allclose(y, wanted.numpy(), atol=1e-5)

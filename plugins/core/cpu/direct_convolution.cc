@@ -10,7 +10,6 @@ namespace deploydcn::cpu {
 namespace {
 
 constexpr int64_t kBandBytes = 512 * 1024;  // planes and sums of a band: within the second-level cache
-constexpr int64_t kMostProducts = 256;      // channels times outputs of a group
 constexpr int64_t kFewestPixels = 400;      // of a depthwise output: below, the channels' overhead outweighs their sums
 
 constexpr int64_t kGroupsPerTask = 16, kTasks = 64;  // few tasks cost little, many even out
@@ -239,10 +238,8 @@ class DirectConvolution {
 }  // namespace
 
 bool runs_directly(const ConvolutionShape& shape) {
-  const int64_t channels = shape.channels / shape.groups, outputs = shape.outputs / shape.groups;
-  const bool depthwise = channels == 1 && outputs == 1;
-  return channels <= kMostProducts && outputs <= kMostProducts / channels &&
-         (!depthwise || shape.out_pixels() >= kFewestPixels);
+  const bool depthwise = shape.channels == shape.groups && shape.outputs == shape.groups;
+  return shape.narrow() && (!depthwise || shape.out_pixels() >= kFewestPixels);
 }
 
 template <class F>

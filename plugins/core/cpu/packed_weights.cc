@@ -10,7 +10,6 @@
 namespace deploydcn::cpu {
 namespace {
 
-constexpr int64_t kMostProducts = 256;  // channels times outputs of a group that is summed in planes
 constexpr int64_t kMostPlaneTaps = 64;  // all taps are sampled at once: a few hundred KiB
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -38,8 +37,7 @@ ChannelPlan make_plan(const ConvolutionShape& shape, int lanes, int64_t panel_ro
   plan.block_width = choose_block_width(per_offset_group, lanes);
   plan.vectors = choose_vectors(plan.outputs_per_group, lanes);
   plan.columns = ceil_div(plan.outputs_per_group, plan.vectors * lanes);
-  plan.planes = shape.groups > 1 && !shape.depthwise() && per_group <= kMostProducts &&
-                plan.outputs_per_group <= kMostProducts / per_group && shape.taps() <= kMostPlaneTaps &&
+  plan.planes = shape.groups > 1 && !shape.depthwise() && shape.narrow() && shape.taps() <= kMostPlaneTaps &&
                 per_offset_group % per_group == 0 && plan.block_width % per_group == 0;
   const int64_t most = panel_row / plan.block_width;
   plan.tap_block = static_cast<int>(ceil_div(shape.taps(), ceil_div(shape.taps(), most)));

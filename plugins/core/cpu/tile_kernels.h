@@ -123,9 +123,8 @@ struct TileKernels {
   void (*finish)(const F* tile, int64_t ld, int64_t pixels, int channels, const F* bias, Activation activation, F* out,
                  int64_t plane_stride);
 
-  // out[m * out_stride + p] = sum over k < depth of image[offset[k] + p] * weight[m * depth + k], m < outputs: 1, 2, 4
-  // or
-  // 8. Reads and writes up to eight vectors beyond `pixels`.
+  // out[m * out_stride + p] = sum over k < depth of image[offset[k] + p] * weight[m * depth + k], m < outputs, of
+  // which there are 1, 2, 4 or 8. Reads and writes up to eight vectors beyond `pixels`.
   void (*sum_shifted)(const F* image, const int64_t* offset, int64_t depth, const F* weight, int outputs,
                       int64_t pixels, F* out, int64_t out_stride);
   // out[y * out_pitch + x] = activation(sums[y * pitch + x] + bias).

@@ -7,11 +7,11 @@
 namespace deploydcn::cpu {
 namespace {
 
-// Weights that the next product will read, a part of them for each chunk of rows: what comes from far should be on its
-// way early, and not all at once.
 template <class F>
 constexpr int64_t kLine = 64 / sizeof(F);  // elements of a cache line
 
+// Weights that the next product will read, a part of them for each chunk of rows: what comes from far should be on its
+// way early, and not all at once.
 template <class F>
 struct Later {
   const F* weight;

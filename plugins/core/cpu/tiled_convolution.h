@@ -33,6 +33,12 @@ struct ConvolutionShape {
   int64_t taps() const { return kernel_h * kernel_w; }
   int64_t pixels() const { return height * width; }
   int64_t out_pixels() const { return out_height * out_width; }
+  // Whether groups are so small that products by vectors of outputs would leave most of them empty: their sums are
+  // taken over planes of pixels, of samples (deformable) or of the input itself (plain).
+  bool narrow() const {
+    constexpr int64_t most = 256;  // products of a group
+    return channels / groups <= most && outputs / groups <= most / (channels / groups);
+  }
   // Whether the depthwise path runs: it samples once per output, so that many outputs per channel are better
   // multiplied.
   bool depthwise() const { return channels == groups && groups > 1 && outputs <= 4 * groups; }
