@@ -57,7 +57,7 @@ def register_ort_ops(session_options: onnxruntime.SessionOptions, *, replace_sta
 
 
 def cpu_isa() -> str:
-    """The instruction set of the CPU kernels on this machine: "avx512", "avx2" or "baseline", or what DEPLOYDCN_CPU_ISA asks for.
+    """The instruction set of the CPU kernels on this machine: "amx", "avx512", "avx2" or "baseline", or what DEPLOYDCN_CPU_ISA asks for.
 
     Raises:
         UserError: this installation has no library, or DEPLOYDCN_CPU_ISA asks for what this processor does not run.

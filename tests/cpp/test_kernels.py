@@ -25,7 +25,8 @@ pytestmark = pytest.mark.slow
 
 def runnable_isas() -> list[str]:
     flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "").split()
-    needs = {"avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512dq", "avx512bw", "avx512vl"}}
+    avx512 = {"avx512f", "avx512dq", "avx512bw", "avx512vl"}
+    needs = {"avx2": {"avx2", "fma"}, "avx512": avx512, "amx": {*avx512, "amx_tile", "amx_bf16", "amx_int8"}}
     return ["baseline", *(isa for isa, wanted in needs.items() if wanted <= set(flags))]
 
 
@@ -79,6 +80,43 @@ def test_steps_beyond_every_image_overflow_nothing() -> None:
     cases = [DriverCase(OPS[0].spec, far, {}, types), DriverCase(OPS[0].spec, one_row, {"strides": (2**62, 1)}, types)]
     for isa in runnable_isas():
         assert_equal_reference(OPS[0], cases, run_driver(cases, sanitizers="address,undefined", isa=isa))
+
+
+EDGES = [15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 95, 97, 129]
+
+
+@pytest.mark.parametrize("isa", runnable_isas())
+def test_sizes_around_whole_vectors_tiles_and_blocks(isa: str) -> None:
+    """Channels, outputs and pixels each take every size of EDGES, in an order of their own."""
+    rng = np.random.default_rng(1)
+    types = {"T": "float32", "T1": "float32"}
+    cases = []
+    for index, channels in enumerate(EDGES):
+        outputs, pixels = EDGES[(5 * index + 3) % len(EDGES)], EDGES[(8 * index + 1) % len(EDGES)] * (1 + 2 * (index % 2))
+        shapes = {"X": (1, channels, 1, pixels), "W": (outputs, channels, 1, 3), "offset": (1, 6, 1, pixels)}
+        inputs = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+        cases.append(DriverCase(op_named("DeformConv2d").spec, inputs, {"pads": (0, 1, 0, 1)}, types))
+        plain = {"X": inputs["X"], "W": inputs["W"]}
+        cases.append(DriverCase(op_named("GroupedConv2d").spec, plain, {"pads": (0, 1, 0, 1)}, {"T": "float32"}))
+    results = run_driver(cases, sanitizers="address,undefined", threads=2, isa=isa)
+    for case, result in zip(cases, results, strict=True):
+        assert_equal_reference(op_named(case.spec.name), [case], [result])
+
+
+@pytest.mark.parametrize("isa", runnable_isas())
+@pytest.mark.parametrize("place", ["X", "W"])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3.4e38], ids=str)
+def test_extreme_values_spoil_no_sums_but_their_own(value: float, place: str, isa: str) -> None:
+    """Matrix tiles take a float32 apart, which an infinite one does not survive: such a call is computed again without them."""
+    rng = np.random.default_rng(0)
+    inputs = {"X": rng.random((1, 64, 9, 9)), "W": rng.random((40, 64, 3, 3)) * 1e-3, "offset": rng.standard_normal((1, 18, 9, 9))}
+    inputs[place].reshape(-1)[[100, 1000]] = value
+    case = DriverCase(op_named("DeformConv2d").spec, inputs, {"pads": (1, 1, 1, 1)}, {"T": "float32", "T1": "float32"})
+    result = run_driver([case], sanitizers="address,undefined", isa=isa)[0]
+    assert isinstance(result, list), result
+    wanted = op_named("DeformConv2d").reference(inputs, case.attributes)[0].astype(np.float32)
+    assert np.isfinite(wanted).any()
+    np.testing.assert_allclose(result[0], wanted, rtol=1e-5)
 
 
 def test_planted_overread_is_caught_by_asan() -> None:

@@ -69,6 +69,8 @@ CASES: tuple[Case, ...] = (
     _case("awkward_channels", x=(1, 5, 9, 8), m=7, why="(C/g)*K not divisible by 8"),
     _case("wide", x=(1, 70, 10, 9), m=45, why="several channel and output blocks, the last ones partial"),
     _case("wider", x=(2, 130, 17, 16), m=100, offset_group=2),
+    _case("groups_of_32", x=(1, 96, 9, 8), group=3, m=96, offset_group=3, why="groups that fill a matrix tile"),
+    _case("wide_groups", x=(1, 128, 7, 9), group=2, m=70, why="blocks of one group each, the last outputs missing"),
     _case("batch_0", x=(0, 8, 11, 13)),
     _case("batch_1", x=(1, 8, 11, 13)),
     _case("batch_37", x=(37, 4, 5, 6), why="more than the usual im2col step of 32, and prime"),

@@ -5,22 +5,6 @@
 #include "core/cpu/direct_convolution.h"
 
 namespace deploydcn::cpu {
-namespace {
-
-// Sizes that the weight and the groups determine; enough to pack.
-ConvolutionShape weight_shape(const Shape& weight, int64_t groups, int64_t offset_groups) {
-  ConvolutionShape shape{};
-  shape.outputs = weight[0];
-  shape.channels = (Checked(weight[1]) * Checked(groups)).value();
-  shape.kernel_h = weight[2];
-  shape.kernel_w = weight[3];
-  shape.groups = groups;
-  shape.offset_groups = offset_groups;
-  return shape;
-}
-
-}  // namespace
-
 ConvolutionKernel::ConvolutionKernel(Describe describe, Attributes attributes, DType dtype, const TensorView& weight,
                                      int64_t groups, int64_t offset_groups)
     : describe_(describe), attributes_(std::move(attributes)), dtype_(dtype) {
@@ -28,11 +12,10 @@ ConvolutionKernel::ConvolutionKernel(Describe describe, Attributes attributes, D
   const bool packable = weight.present && weight.shape.size() == 4 && element_count(weight.shape) > 0 &&
                         weight.shape[0] % groups == 0 && weight.shape[1] * groups % offset_groups == 0;
   if (!packable) return;
-  const ConvolutionShape shape = weight_shape(weight.shape, groups, offset_groups);
   if (dtype == DType::kFloat64) {
-    packed_double_ = std::make_unique<PackedWeights<double>>(shape, weight);
+    packed_double_ = std::make_unique<PackedWeights<double>>(weight, groups, offset_groups);
   } else {
-    packed_float_ = std::make_unique<PackedWeights<float>>(shape, weight);
+    packed_float_ = std::make_unique<PackedWeights<float>>(weight, groups, offset_groups);
   }
 }
 
@@ -53,11 +36,11 @@ void ConvolutionKernel::compute_as(const ConvolutionCall& call, const PackedWeig
                                    CpuContext& context) const {
   const bool plain = !call.arguments.offset.present && !call.arguments.depthwise.weight.present;
   if (plain && runs_directly(call.shape)) {
-    return convolve_directly<F>(call.shape, call.weight, call.arguments, context);
+    return convolve_directly<F>(call.shape, call.arguments, context);
   }
   if (packed) return convolve(call.shape, *packed, call.arguments, context);
-  const ConvolutionShape shape = weight_shape(call.weight.shape, call.shape.groups, call.shape.offset_groups);
-  convolve(call.shape, PackedWeights<F>(shape, call.weight), call.arguments, context);
+  convolve(call.shape, PackedWeights<F>(call.arguments.weight, call.shape.groups, call.shape.offset_groups),
+           call.arguments, context);
 }
 
 }  // namespace deploydcn::cpu

@@ -12,7 +12,6 @@ namespace deploydcn::cpu {
 struct ConvolutionCall {
   ConvolutionShape shape;
   ConvolutionArguments arguments;
-  TensorView weight;
 };
 
 class ConvolutionKernel : public CpuKernel {

@@ -52,9 +52,8 @@ std::vector<int64_t> reaches_together(int64_t kernel, int64_t dilation, int64_t 
 template <class F>
 class DirectConvolution {
  public:
-  DirectConvolution(const ConvolutionShape& shape, const TensorView& weight, const ConvolutionArguments& arguments)
+  DirectConvolution(const ConvolutionShape& shape, const ConvolutionArguments& arguments)
       : shape_(shape),
-        weight_(weight),
         arguments_(arguments),
         kernels_(tile_kernels<F>()),
         channels_(shape.channels / shape.groups),
@@ -132,7 +131,7 @@ class DirectConvolution {
   void arrange_weights(int64_t group, Workspace& w) const {
     const int64_t count = channels_ * shape_.taps();
     for (int64_t m = 0; m < outputs_; ++m) {
-      load_as<F>(weight_.data, weight_.dtype, (group * outputs_ + m) * count, count, w.given);
+      load_as<F>(arguments_.weight.data, arguments_.weight.dtype, (group * outputs_ + m) * count, count, w.given);
       F* to = w.weight + m * together_ * depth_;
       for (int64_t i = 0; i < together_ * depth_; ++i) to[i] = source_[i] < 0 ? F{0} : w.given[source_[i]];
     }
@@ -223,7 +222,6 @@ class DirectConvolution {
   }
 
   const ConvolutionShape& shape_;
-  const TensorView& weight_;
   const ConvolutionArguments& arguments_;
   const TileKernels<F>& kernels_;
   const int64_t channels_, outputs_;  // per group
@@ -243,15 +241,12 @@ bool runs_directly(const ConvolutionShape& shape) {
 }
 
 template <class F>
-void convolve_directly(const ConvolutionShape& shape, const TensorView& weight, const ConvolutionArguments& arguments,
-                       CpuContext& context) {
-  const DirectConvolution<F> convolution(shape, weight, arguments);
+void convolve_directly(const ConvolutionShape& shape, const ConvolutionArguments& arguments, CpuContext& context) {
+  const DirectConvolution<F> convolution(shape, arguments);
   parallel_for(context, convolution.tasks(), [&](int64_t task) { convolution.run(task); });
 }
 
-template void convolve_directly<float>(const ConvolutionShape&, const TensorView&, const ConvolutionArguments&,
-                                       CpuContext&);
-template void convolve_directly<double>(const ConvolutionShape&, const TensorView&, const ConvolutionArguments&,
-                                        CpuContext&);
+template void convolve_directly<float>(const ConvolutionShape&, const ConvolutionArguments&, CpuContext&);
+template void convolve_directly<double>(const ConvolutionShape&, const ConvolutionArguments&, CpuContext&);
 
 }  // namespace deploydcn::cpu

@@ -18,7 +18,6 @@ bool runs_directly(const ConvolutionShape& shape);
 
 // Runs one convolution without offsets. Thread-safe.
 template <class F>
-void convolve_directly(const ConvolutionShape& shape, const TensorView& weight, const ConvolutionArguments& arguments,
-                       CpuContext& context);
+void convolve_directly(const ConvolutionShape& shape, const ConvolutionArguments& arguments, CpuContext& context);
 
 }  // namespace deploydcn::cpu

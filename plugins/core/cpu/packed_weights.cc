@@ -1,6 +1,7 @@
 // The channel plan, and weights in the order the tile loop reads them:
 //   planes     as given
-//   matrix     [block][tap block][segment][column][tap][depth][vectors * lanes], outputs beyond the last are 0
+//   matrix     [block][tap block][segment][column] of [tap][depth][vectors * lanes], as MatrixKernels::pack has it;
+//              outputs beyond the last are 0
 //   depthwise  [block][multiplier][tap][block width]
 #include <algorithm>
 #include <sstream>
@@ -14,12 +15,24 @@ constexpr int64_t kMostPlaneTaps = 64;  // all taps are sampled at once: a few h
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// Sizes that the weight and the groups determine.
+ConvolutionShape weight_shape(const Shape& weight, int64_t groups, int64_t offset_groups) {
+  ConvolutionShape shape{};
+  shape.outputs = weight[0];
+  shape.channels = (Checked(weight[1]) * Checked(groups)).value();
+  shape.kernel_h = weight[2];
+  shape.kernel_w = weight[3];
+  shape.groups = groups;
+  shape.offset_groups = offset_groups;
+  return shape;
+}
+
 // The width that wastes least on padding; each block also costs about eight channels' worth of loop overhead.
-int choose_block_width(int64_t channels, int lanes) {
+int choose_block_width(int64_t channels, int lanes, int multiple) {
   int best = 4 * lanes;
   for (int width : {2 * lanes, lanes}) {
     const auto cost = [&](int w) { return ceil_div(channels, w) * (w + 8); };
-    if (cost(width) < cost(best)) best = width;
+    if (width % multiple == 0 && cost(width) < cost(best)) best = width;
   }
   return best;
 }
@@ -30,16 +43,18 @@ int choose_vectors(int64_t outputs, int lanes) {
   return one * 115 < two * 100 ? 1 : 2;
 }
 
-ChannelPlan make_plan(const ConvolutionShape& shape, int lanes, int64_t panel_row) {
+template <class F>
+ChannelPlan make_plan(const ConvolutionShape& shape, const MatrixKernels<F>& matrix) {
+  const int lanes = tile_kernels<F>().lanes;
   ChannelPlan plan{};
   const int64_t per_offset_group = shape.channels / shape.offset_groups, per_group = shape.channels / shape.groups;
   plan.outputs_per_group = shape.outputs / shape.groups;
-  plan.block_width = choose_block_width(per_offset_group, lanes);
-  plan.vectors = choose_vectors(plan.outputs_per_group, lanes);
+  plan.block_width = choose_block_width(per_offset_group, lanes, matrix.depth_multiple);
+  plan.vectors = matrix.vectors ? matrix.vectors : choose_vectors(plan.outputs_per_group, lanes);
   plan.columns = ceil_div(plan.outputs_per_group, plan.vectors * lanes);
   plan.planes = shape.groups > 1 && !shape.depthwise() && shape.narrow() && shape.taps() <= kMostPlaneTaps &&
                 per_offset_group % per_group == 0 && plan.block_width % per_group == 0;
-  const int64_t most = panel_row / plan.block_width;
+  const int64_t most = matrix.most_values / plan.block_width;
   plan.tap_block = static_cast<int>(ceil_div(shape.taps(), ceil_div(shape.taps(), most)));
 
   for (int64_t offset_group = 0; offset_group < shape.offset_groups; ++offset_group) {
@@ -58,6 +73,20 @@ ChannelPlan make_plan(const ConvolutionShape& shape, int lanes, int64_t panel_ro
     }
   }
   return plan;
+}
+
+// Whether the processor's tiles multiply faster: no block may belong to several groups, and what does not fill them is
+// lost.
+template <class F>
+bool suits_tiles(const ConvolutionShape& shape, const ChannelPlan& plan) {
+  if (shape.depthwise() || plan.planes) return false;
+  for (const ChannelPlan::Block& block : plan.blocks) {
+    if (block.segments.size() != 1) return false;
+  }
+  constexpr int64_t most = 2;  // times the products asked for
+  const int64_t row = plan.vectors * tile_kernels<F>().lanes;
+  const int64_t multiplied = static_cast<int64_t>(plan.blocks.size()) * plan.block_width * plan.columns * row;
+  return multiplied <= most * shape.channels * plan.outputs_per_group;
 }
 
 }  // namespace
@@ -84,13 +113,22 @@ void check_limits(const ConvolutionShape& s) {
 }
 
 template <class F>
-PackedWeights<F>::PackedWeights(const ConvolutionShape& shape, const TensorView& weight)
-    : plan_(make_plan(shape, tile_kernels<F>().lanes, kPanelRow<F>)) {
+PackedWeights<F>::PackedWeights(const TensorView& weight, int64_t groups, int64_t offset_groups, Products products)
+    : matrix_(&tile_kernels<F>().fused) {
+  const ConvolutionShape shape = weight_shape(weight.shape, groups, offset_groups);
+  plan_ = make_plan(shape, *matrix_);
+  if (const MatrixKernels<F>* tiled = tile_kernels<F>().tiled; tiled && products == Products::kFastest) {
+    ChannelPlan plan = make_plan(shape, *tiled);
+    if (suits_tiles<F>(shape, plan)) {
+      matrix_ = tiled;
+      plan_ = std::move(plan);
+    }
+  }
   const int64_t count = element_count(weight.shape);
   std::vector<F> converted(static_cast<std::size_t>(count));
   load_as<F>(weight.data, weight.dtype, 0, count, converted.data());
   if (plan_.planes) {
-    data_ = std::move(converted);
+    values_ = std::move(converted);
   } else if (shape.depthwise()) {
     pack_depthwise(shape, converted.data());
   } else {
@@ -102,22 +140,28 @@ template <class F>
 void PackedWeights<F>::pack_matrix(const ConvolutionShape& shape, const F* weight) {
   const int64_t taps = shape.taps(), per_group = shape.channels / shape.groups;
   const int row = plan_.vectors * tile_kernels<F>().lanes;
-  data_.reserve(static_cast<std::size_t>(shape.channels * taps * plan_.columns * row));
+  std::vector<F> rows;  // of one product
   for (const ChannelPlan::Block& block : plan_.blocks) {
     for (int64_t tap_begin = 0; tap_begin < taps; tap_begin += plan_.tap_block) {
       const int64_t tap_end = std::min<int64_t>(taps, tap_begin + plan_.tap_block);
       for (const ChannelPlan::Segment& segment : block.segments) {
+        const int64_t depth = matrix_->whole_blocks ? plan_.block_width : segment.depth;
         for (int64_t column = 0; column < plan_.columns; ++column) {
+          rows.clear();
           for (int64_t tap = tap_begin; tap < tap_end; ++tap) {
-            for (int64_t k = 0; k < segment.depth; ++k) {
+            for (int64_t k = 0; k < depth; ++k) {
               for (int64_t r = 0; r < row; ++r) {
                 const int64_t output = column * row + r;
                 const int64_t m = segment.group * plan_.outputs_per_group + output;
-                const bool exists = output < plan_.outputs_per_group;
-                data_.push_back(exists ? weight[(m * per_group + segment.channel_in_group + k) * taps + tap] : F{0});
+                const bool exists = k < segment.depth && output < plan_.outputs_per_group;
+                rows.push_back(exists ? weight[(m * per_group + segment.channel_in_group + k) * taps + tap] : F{0});
               }
             }
           }
+          const int64_t count = (tap_end - tap_begin) * depth;
+          const std::size_t used = packed_.size();
+          packed_.resize(used + static_cast<std::size_t>(matrix_->pack(rows.data(), count, row, nullptr)));
+          matrix_->pack(rows.data(), count, row, packed_.data() + used);
         }
       }
     }
@@ -132,7 +176,7 @@ void PackedWeights<F>::pack_depthwise(const ConvolutionShape& shape, const F* we
       for (int64_t tap = 0; tap < taps; ++tap) {
         for (int c = 0; c < plan_.block_width; ++c) {
           const bool exists = c < block.channels;
-          data_.push_back(exists ? weight[((block.channel + c) * multiplier + j) * taps + tap] : F{0});
+          values_.push_back(exists ? weight[((block.channel + c) * multiplier + j) * taps + tap] : F{0});
         }
       }
     }

@@ -2,6 +2,15 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <string>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#endif
 
 #include "core/error.h"
 
@@ -20,67 +29,80 @@ namespace avx512 {
 extern const TileKernels<float> kFloat;
 extern const TileKernels<double> kDouble;
 }  // namespace avx512
+namespace amx {
+extern const TileKernels<float> kFloat;
+extern const TileKernels<double> kDouble;
+}  // namespace amx
 #endif
 
 namespace {
 
-enum class Isa { kBaseline, kAvx2, kAvx512 };
+struct Isa {
+  const char* name;
+  bool (*runs)();
+  const TileKernels<float>& floats;
+  const TileKernels<double>& doubles;
+};
 
-Isa best_isa() {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl")) {
-    return Isa::kAvx512;
-  }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::kAvx2;
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+}
+// Linux lends the tiles' registers on request, once for all threads of the process.
+bool has_amx() {
+#if defined(__linux__)
+  constexpr unsigned kBFloat16 = 1u << 22, kTiles = 1u << 24, kInt8 = 1u << 25, kWanted = kBFloat16 | kTiles | kInt8;
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & kWanted) == kWanted &&
+         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
 #endif
-  return Isa::kBaseline;
 }
+#endif
 
-Isa chosen_isa() {
-  const Isa best = best_isa();
+// From the best to the one that every processor runs.
+const Isa kIsas[] = {
+#if defined(__x86_64__)
+    {"amx", has_amx, amx::kFloat, amx::kDouble},
+    {"avx512", has_avx512, avx512::kFloat, avx512::kDouble},
+    {"avx2", has_avx2, avx2::kFloat, avx2::kDouble},
+#endif
+    {"baseline", [] { return true; }, baseline::kFloat, baseline::kDouble},
+};
+
+const Isa& choose_isa() {
   const char* wanted = std::getenv("DEPLOYDCN_CPU_ISA");
-  if (!wanted || !*wanted) return best;
-  const Isa isa = std::strcmp(wanted, "avx512") == 0 ? Isa::kAvx512
-                  : std::strcmp(wanted, "avx2") == 0 ? Isa::kAvx2
-                  : std::strcmp(wanted, "baseline") == 0
-                      ? Isa::kBaseline
-                      : throw InvalidArgument(std::string("DEPLOYDCN_CPU_ISA is '") + wanted +
-                                              "'; wanted baseline, avx2 or avx512");
-  if (isa > best) {
-    throw InvalidArgument(std::string("DEPLOYDCN_CPU_ISA is '") + wanted +
-                          "', which this processor does not run; unset it to use the best there is");
+  const bool any = !wanted || !*wanted;
+  std::string names;
+  for (const Isa& isa : kIsas) {
+    names += (names.empty() ? "" : ", ") + std::string(isa.name);
+    if (!any && std::strcmp(wanted, isa.name) != 0) continue;
+    if (isa.runs()) return isa;
+    if (!any) {
+      throw InvalidArgument(std::string("DEPLOYDCN_CPU_ISA is '") + wanted +
+                            "', which this processor does not run; unset it to use the best there is");
+    }
   }
-  return isa;
+  throw InvalidArgument(std::string("DEPLOYDCN_CPU_ISA is '") + wanted + "'; wanted one of " + names);
 }
-
-template <class F>
-const TileKernels<F>& pick(const TileKernels<F>& base, [[maybe_unused]] const TileKernels<F>& avx2_table,
-                           [[maybe_unused]] const TileKernels<F>& avx512_table) {
-  static const Isa isa = chosen_isa();
-  return isa == Isa::kAvx512 ? avx512_table : isa == Isa::kAvx2 ? avx2_table : base;
+const Isa& chosen_isa() {
+  static const Isa& isa = choose_isa();
+  return isa;
 }
 
 }  // namespace
 
-#if defined(__x86_64__)
 template <>
 const TileKernels<float>& tile_kernels<float>() {
-  return pick(baseline::kFloat, avx2::kFloat, avx512::kFloat);
+  return chosen_isa().floats;
 }
 template <>
 const TileKernels<double>& tile_kernels<double>() {
-  return pick(baseline::kDouble, avx2::kDouble, avx512::kDouble);
+  return chosen_isa().doubles;
 }
-#else
-template <>
-const TileKernels<float>& tile_kernels<float>() {
-  return pick(baseline::kFloat, baseline::kFloat, baseline::kFloat);
-}
-template <>
-const TileKernels<double>& tile_kernels<double>() {
-  return pick(baseline::kDouble, baseline::kDouble, baseline::kDouble);
-}
-#endif
 
 }  // namespace deploydcn::cpu

@@ -8,6 +8,7 @@
 //   outside pixel  index W + 1: all four of its corners are border, so that 0 * Inf of a real pixel never appears.
 //   tap block      taps sampled at a time, so that a panel fits the cache.
 //   panel          sampled values of a tile, [pixel][tap of the tap block][CB]: the im2col matrix of one channel block.
+//                  How values are stored is the business of the product's kernels (MatrixKernels).
 //   tile           accumulators, [pixel][lanes * vectors].
 #pragma once
 
@@ -48,20 +49,16 @@ struct Corners {
   int64_t stride;  // points of a query, rounded up to whole vectors
 };
 
-// Elements of a panel from one pixel to the next, whatever it holds. A constant, so that one register addresses all the
-// rows of a product; 36 cache lines, so that as many rows lie in different sets.
-template <class F>
-constexpr int64_t kPanelRow = 2304 / sizeof(F);
-
-// tile[pixel][vectors * lanes] (+)= sum over taps and depth of panel[pixel * kPanelRow + tap * tap_stride + k] *
+// tile[pixel][vectors * lanes] (+)= sum over taps and depth of panel[pixel][tap * tap_stride + channel + k] *
 // weight[tap][k][vectors * lanes]. vectors is 1 or 2; without `accumulate` the tile is overwritten.
 template <class F>
 struct Product {
-  const F* panel;
+  const void* panel;
+  int channel;  // the first of those multiplied
   int64_t pixels;
   int taps;
   int64_t tap_stride, depth;
-  const F* weight;
+  const void* weight;
   bool far_weight;  // too large for the second-level cache: worth fetching long before it is used
   int vectors;
   F* tile;
@@ -70,6 +67,31 @@ struct Product {
   const F* out;
   int64_t out_stride;
   int out_channels;
+};
+
+// One way to multiply samples by weights. What panels and packed weights look like, only its functions know.
+template <class F>
+struct MatrixKernels {
+  int64_t most_pixels;  // per panel: a multiple of every vector length, and of 14 rows
+  int64_t most_values;  // of one pixel in a panel
+  int64_t pixel_bytes;  // of a panel, for that many values
+  int depth_multiple;   // channels per block are a multiple of it
+  bool whole_blocks;    // products take all channels of a block: no two groups may share one
+  int vectors;          // of a row of accumulators; 0: one or two
+  bool finite_only;     // values that are not finite spoil more sums than they should
+
+  // Fills a panel from one channel block: `row` elements per row of it, (W + 2) * CB.
+  void (*sample_bilinear)(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_begin, int tap_end,
+                          int64_t pixels, void* panel);
+  void (*sample_exact)(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_begin, int tap_end,
+                       int64_t pixels, void* panel);
+  // Fills a panel of one tap with activation(sums[pixel * cb + c] + bias[c]): finished depthwise sums of a separable
+  // convolution.
+  void (*fill_panel)(const F* sums, int64_t pixels, int cb, const F* bias, Activation activation, void* panel);
+
+  // Packs weights[k][row], row = vectors * lanes, k < depth; returns how many bytes that takes. out may be null.
+  int64_t (*pack)(const F* weights, int64_t depth, int row, void* out);
+  void (*multiply)(const Product<F>& product);
 };
 
 // Of one call of sum_shifted: outputs, and vectors of pixels in a block.
@@ -95,28 +117,21 @@ struct TileKernels {
   // The same without offsets; weights are not written.
   void (*exact_tap)(const TapGeometry<F>& geometry, int64_t pixels, int tap, Taps<F>& taps);
 
-  // Fills panel[pixel * kPanelRow + (tap - tap_begin) * cb + c] from one channel block: `row` elements per row of it,
-  // (W + 2) * CB.
-  void (*sample_bilinear)(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_begin, int tap_end,
-                          int64_t pixels, F* panel);
-  void (*sample_exact)(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_begin, int tap_end,
-                       int64_t pixels, F* panel);
-
   // Fills planes[(tap * cb + c) * stride + pixel]; whole vectors of pixels.
   void (*sample_planes)(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_count, int64_t pixels,
                         F* planes, int64_t stride);
 
-  void (*multiply)(const Product<F>& product);
+  MatrixKernels<F> fused;         // products by fused multiply-add
+  const MatrixKernels<F>* tiled;  // products by the processor's matrix tiles; null: it has none
 
-  // out[pixel * stride + c] = sum over taps of sample[pixel][tap][c] * weight[tap][c], c < cb: depthwise convolution.
+  // Whether all of them are finite.
+  bool (*finite)(const F* values, int64_t count);
+
+  // out[pixel * cb + c] = sum over taps of sample[pixel][tap][c] * weight[tap][c], c < cb: depthwise convolution.
   void (*depthwise_bilinear)(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_count, int64_t pixels,
-                             const F* weight, F* out, int64_t stride);
+                             const F* weight, F* out);
   void (*depthwise_exact)(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_count, int64_t pixels,
-                          const F* weight, F* out, int64_t stride);
-
-  // panel[pixel][c] = activation(panel[pixel][c] + bias[c]), c < cb: the finished depthwise sums of a separable
-  // convolution.
-  void (*finish_panel)(F* panel, int64_t pixels, int cb, const F* bias, Activation activation);
+                          const F* weight, F* out);
 
   // out[channel * plane_stride + pixel] = activation(tile[pixel * ld + channel] + bias[channel]) for `channels`
   // channels. bias holds a multiple of `lanes` values. The tile holds a multiple of `lanes` pixels.
@@ -143,7 +158,7 @@ struct TileKernels {
                      int64_t count, int64_t channels, F* out);
 };
 
-// The best kernels this processor runs, or those named by DEPLOYDCN_CPU_ISA (baseline, avx2, avx512).
+// The best kernels this processor runs, or those named by DEPLOYDCN_CPU_ISA (baseline, avx2, avx512, amx).
 template <class F>
 const TileKernels<F>& tile_kernels();
 

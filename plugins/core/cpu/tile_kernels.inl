@@ -12,6 +12,7 @@
 #include "core/cpu/simd.inl"
 #include "core/cpu/tile_kernels.h"
 #include "core/cpu/tile_layouts.inl"
+#include "core/cpu/tile_matrices.inl"
 #include "core/cpu/tile_products.inl"
 #include "core/cpu/tile_samples.inl"
 
@@ -28,13 +29,12 @@ constexpr TileKernels<F> kTable = {
     block_pixels<F>,
     bilinear_tap<F>,
     exact_tap<F>,
-    sample<F, Bilinear>,
-    sample<F, Exact>,
     sample_planes<F>,
-    multiply<F>,
+    kFused<F>,
+    kTiled<F>,
+    finite<F>,
     depthwise<F, Bilinear>,
     depthwise<F, Exact>,
-    finish_panel<F>,
     finish<F>,
     sum_shifted<F>,
     finish_rows<F>,

@@ -109,15 +109,31 @@ void finish(const F* tile, int64_t ld, int64_t pixels, int channels, const F* bi
   }
 }
 
-template <class F>
-void finish_panel(F* panel, int64_t pixels, int cb, const F* bias, Activation activation) {
-  for (int c = 0; c < cb; c += Simd<F>::kLanes) {
-    const Vector<F> b = load<F>(bias + c);
-    for (int64_t p = 0; p < pixels; ++p) {
-      F* at = panel + p * kPanelRow<F> + c;
-      store<F>(at, activate<F>(load<F>(at) + b, activation));
+template <class F, class Panel>
+void fill_panel(const F* sums, int64_t pixels, int cb, const F* bias, Activation activation, void* panel) {
+  constexpr int n = Simd<F>::kLanes;
+  for (int64_t p = 0; p < pixels; ++p) {
+    Panel out(panel, p, cb);
+    for (int c = 0; c < cb; c += Panel::kVectors * n) {
+      Vector<F> values[Panel::kVectors];
+      for (int v = 0; v < Panel::kVectors; ++v) {
+        values[v] = activate<F>(load<F>(sums + p * cb + c + v * n) + load<F>(bias + c + v * n), activation);
+      }
+      out.put(values);
     }
   }
+}
+
+template <class F>
+bool finite(const F* values, int64_t count) {
+  constexpr int n = Simd<F>::kLanes;
+  Vector<F> zeros{};  // NaN where a value is not finite
+  int64_t i = 0;
+  for (; i + n <= count; i += n) zeros += load<F>(values + i) * F{0};
+  for (; i < count; ++i) zeros[0] += values[i] * F{0};
+  F sum = 0;
+  for (int lane = 0; lane < n; ++lane) sum += zeros[lane];
+  return sum == sum;
 }
 
 }  // namespace

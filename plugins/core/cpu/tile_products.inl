@@ -1,11 +1,38 @@
-// Panels times weights. Part of tile_kernels.inl.
+// Panels times weights by fused multiply-add. Part of tile_kernels.inl.
 #pragma once
 
 #include "core/cpu/simd.inl"
 #include "core/cpu/tile_kernels.h"
+#include "core/cpu/tile_layouts.inl"
+#include "core/cpu/tile_samples.inl"
 
 namespace deploydcn::cpu {
 namespace {
+
+// Elements of a panel from one pixel to the next, whatever it holds. A constant, so that one register addresses all the
+// rows of a product; 36 cache lines, so that as many rows lie in different sets.
+template <class F>
+constexpr int64_t kPanelRow = 2304 / sizeof(F);
+
+// Values of a pixel as they are, one after the other.
+template <class F>
+struct RowPanel {
+  static constexpr int kVectors = 1;
+  F* to;
+  inline __attribute__((always_inline)) RowPanel(void* panel, int64_t pixel, int64_t)
+      : to(static_cast<F*>(panel) + pixel * kPanelRow<F>) {}
+  inline __attribute__((always_inline)) void put(const Vector<F>* values) {
+    store<F>(to, *values);
+    to += Simd<F>::kLanes;
+  }
+};
+
+template <class F>
+int64_t pack_rows(const F* weights, int64_t depth, int row, void* out) {
+  const std::size_t bytes = sizeof(F) * static_cast<std::size_t>(depth * row);
+  if (out) __builtin_memcpy(out, weights, bytes);
+  return static_cast<int64_t>(bytes);
+}
 
 template <class F>
 constexpr int64_t kLine = 64 / sizeof(F);  // elements of a cache line
@@ -24,7 +51,7 @@ template <class F, int kRows, int kVectors, bool kFar>
 void multiply_rows(const Product<F>& product, int64_t pixel, Later<F> later) {
   constexpr int n = Simd<F>::kLanes, ldc = kVectors * n;
   F* tile = product.tile + pixel * ldc;
-  const F* weight = product.weight;
+  const F* weight = static_cast<const F*>(product.weight);
   Vector<F> sum[kRows][kVectors];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
@@ -32,7 +59,8 @@ void multiply_rows(const Product<F>& product, int64_t pixel, Later<F> later) {
     for (int v = 0; v < kVectors; ++v) sum[r][v] = product.accumulate ? load<F>(tile + r * ldc + v * n) : Vector<F>{};
   }
   for (int t = 0; t < product.taps; ++t) {
-    const F* row = product.panel + pixel * kPanelRow<F> + t * product.tap_stride;
+    const F* row =
+        static_cast<const F*>(product.panel) + pixel * kPanelRow<F> + t * product.tap_stride + product.channel;
     const auto step = [&]() __attribute__((always_inline)) {
       Vector<F> b[kVectors];
 #pragma GCC unroll 2
@@ -74,7 +102,7 @@ void multiply_vectors(const Product<F>& product, Indices<I...>) {
   // Nearly equal chunks, so that none is short.
   const int64_t pixels = product.pixels, chunks = (pixels + max_rows - 1) / max_rows;
   const int64_t lines = kVectors * kStepsPerLater;  // what a chunk of rows reads in so many steps
-  Later<F> later{product.weight + product.taps * product.depth * kVectors * Simd<F>::kLanes,
+  Later<F> later{static_cast<const F*>(product.weight) + product.taps * product.depth * kVectors * Simd<F>::kLanes,
                  static_cast<int>((lines + chunks - 1) / chunks)};
   for (int64_t i = 0, p = 0; i < chunks; ++i) {
     const int64_t rows = pixels / chunks + (i < pixels % chunks ? 1 : 0);
@@ -98,6 +126,22 @@ template <class F>
 void multiply(const Product<F>& product) {
   return product.vectors == 2 ? multiply_from<F, 2>(product) : multiply_from<F, 1>(product);
 }
+
+template <class F>
+constexpr MatrixKernels<F> kFused = {
+    112,
+    kPanelRow<F>,
+    kPanelRow<F> * static_cast<int64_t>(sizeof(F)),
+    1,
+    false,
+    0,
+    false,
+    sample<F, Bilinear, RowPanel<F>>,
+    sample<F, Exact, RowPanel<F>>,
+    fill_panel<F, RowPanel<F>>,
+    pack_rows<F>,
+    multiply<F>,
+};
 
 }  // namespace
 }  // namespace deploydcn::cpu

@@ -125,31 +125,41 @@ struct Exact {
   inline __attribute__((always_inline)) Vector<F> operator()(int c) const { return load<F>(pixel + c); }
 };
 
-template <class F, template <class> class Sample, int kVectors>
+// Panel: where the samples of a pixel go, kVectors vectors at a time (RowPanel, TilePanel).
+template <class F, template <class> class Sample, class Panel, int kVectors>
 void sample_block(const F* image, int64_t row, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
-                  F* panel) {
+                  void* panel) {
   constexpr int n = Simd<F>::kLanes, cb = kVectors * n;
   for (int64_t p = 0; p < pixels; ++p) {
     const int32_t* index = taps.index + tap_begin * taps.stride + p;
     const F* weights = taps.weights + Sample<F>::kWeights * (tap_begin * taps.stride + p);
-    F* out = panel + p * kPanelRow<F>;
-    for (int t = tap_begin; t < tap_end; ++t, out += cb) {
+    Panel out(panel, p, (tap_end - tap_begin) * cb);
+    for (int t = tap_begin; t < tap_end; ++t) {
       const Sample<F> sample(image, row, cb, *index, weights);
 #pragma GCC unroll 4
-      for (int c = 0; c < cb; c += n) store<F>(out + c, sample(c));
+      for (int c = 0; c < cb; c += Panel::kVectors * n) {
+        Vector<F> values[Panel::kVectors];
+#pragma GCC unroll 4
+        for (int v = 0; v < Panel::kVectors; ++v) values[v] = sample(c + v * n);
+        out.put(values);
+      }
       index += taps.stride;
       weights += Sample<F>::kWeights * taps.stride;
     }
   }
 }
-template <class F, template <class> class Sample>
+template <class F, template <class> class Sample, class Panel>
 void sample(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
-            F* panel) {
-  switch (cb / Simd<F>::kLanes) {
-    case 1: return sample_block<F, Sample, 1>(image, row, taps, tap_begin, tap_end, pixels, panel);
-    case 2: return sample_block<F, Sample, 2>(image, row, taps, tap_begin, tap_end, pixels, panel);
-    default: return sample_block<F, Sample, 4>(image, row, taps, tap_begin, tap_end, pixels, panel);
+            void* panel) {
+  if constexpr (Panel::kVectors == 1) {
+    if (cb == Simd<F>::kLanes) {
+      return sample_block<F, Sample, Panel, 1>(image, row, taps, tap_begin, tap_end, pixels, panel);
+    }
   }
+  if (cb == 2 * Simd<F>::kLanes) {
+    return sample_block<F, Sample, Panel, 2>(image, row, taps, tap_begin, tap_end, pixels, panel);
+  }
+  return sample_block<F, Sample, Panel, 4>(image, row, taps, tap_begin, tap_end, pixels, panel);
 }
 
 // As many pixels as a vector has lanes, a vector of channels at a time, turned around in registers.
@@ -175,9 +185,9 @@ void sample_planes(const F* image, int64_t row, int cb, const Taps<F>& taps, int
 
 template <class F, template <class> class Sample, int kVectors>
 void depthwise_block(const F* image, int64_t row, const Taps<F>& taps, int tap_count, int64_t pixels, const F* weight,
-                     F* out, int64_t stride) {
+                     F* out) {
   constexpr int n = Simd<F>::kLanes, cb = kVectors * n;
-  for (int64_t p = 0; p < pixels; ++p, out += stride) {
+  for (int64_t p = 0; p < pixels; ++p, out += cb) {
     const int32_t* index = taps.index + p;
     const F* weights = taps.weights + Sample<F>::kWeights * p;
     Vector<F> sum[kVectors] = {};
@@ -194,11 +204,11 @@ void depthwise_block(const F* image, int64_t row, const Taps<F>& taps, int tap_c
 }
 template <class F, template <class> class Sample>
 void depthwise(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_count, int64_t pixels, const F* weight,
-               F* out, int64_t stride) {
+               F* out) {
   switch (cb / Simd<F>::kLanes) {
-    case 1: return depthwise_block<F, Sample, 1>(image, row, taps, tap_count, pixels, weight, out, stride);
-    case 2: return depthwise_block<F, Sample, 2>(image, row, taps, tap_count, pixels, weight, out, stride);
-    default: return depthwise_block<F, Sample, 4>(image, row, taps, tap_count, pixels, weight, out, stride);
+    case 1: return depthwise_block<F, Sample, 1>(image, row, taps, tap_count, pixels, weight, out);
+    case 2: return depthwise_block<F, Sample, 2>(image, row, taps, tap_count, pixels, weight, out);
+    default: return depthwise_block<F, Sample, 4>(image, row, taps, tap_count, pixels, weight, out);
   }
 }
 

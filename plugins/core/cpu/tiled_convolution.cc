@@ -1,6 +1,7 @@
 #include "core/cpu/tiled_convolution.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <thread>
 
@@ -10,7 +11,6 @@
 namespace deploydcn::cpu {
 namespace {
 
-constexpr int64_t kFullTile = 112;               // pixels: a multiple of every vector length, and of 14 rows
 constexpr int64_t kSmallestTile = 32;            // below this the matrix kernel starves
 constexpr int64_t kTileBytes = 512 * 1024;       // accumulators
 constexpr int64_t kNearBytes = 4 * 1024 * 1024;  // of weights that stay in the second-level cache
@@ -20,9 +20,10 @@ int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 int64_t processors() { return std::max(1u, std::thread::hardware_concurrency()); }
 
 // Pixels per tile: as many as caches hold, fewer where that gives every processor a tile, equal among tiles.
-int64_t choose_tile(const ConvolutionShape& shape, int64_t accumulators, int64_t element_bytes, int lanes) {
+int64_t choose_tile(const ConvolutionShape& shape, int64_t most, int64_t accumulators, int64_t element_bytes,
+                    int lanes) {
   const int64_t pixels = shape.out_pixels();
-  int64_t tile = std::min(kFullTile, kTileBytes / (accumulators * element_bytes));
+  int64_t tile = std::min(most, kTileBytes / (accumulators * element_bytes));
   tile = std::min(tile, kTapBytes / (shape.taps() * (4 * element_bytes + 4)));
   tile = std::min(tile, std::max(kSmallestTile, shape.batch * pixels / processors()));
   tile = std::max<int64_t>(tile / lanes * lanes, lanes);
@@ -36,20 +37,21 @@ class Convolution {
               CpuContext& context)
       : shape_(shape),
         plan_(weights.plan()),
-        weights_(weights.data()),
+        weights_(weights),
+        matrix_(weights.matrix()),
         arguments_(arguments),
         context_(context),
         kernels_(tile_kernels<F>()),
         row_(plan_.vectors * kernels_.lanes),
-        far_weights_(shape.channels * shape.taps() * plan_.columns * row_ * static_cast<int64_t>(sizeof(F)) >
-                     kNearBytes),
+        far_weights_(static_cast<int64_t>(weights.packed_bytes()) > kNearBytes),
         accumulators_(shape.depthwise() ? plan_.block_width : shape.groups * plan_.columns * row_),
-        tile_(choose_tile(shape, accumulators_, sizeof(F), kernels_.lanes)),
+        tile_(choose_tile(shape, matrix_.most_pixels, accumulators_, sizeof(F), kernels_.lanes)),
         tiles_(ceil_div(shape.out_pixels(), tile_)),
         image_(shape, plan_, arguments, context),
         bias_(context, bias_count()) {}
 
-  void run() {
+  // Returns false where sums were not finite and the products are for finite values only.
+  bool run() {
     arrange_bias();
     if (separable()) arrange_depthwise();
     if (planes()) find_planes();
@@ -63,6 +65,7 @@ class Convolution {
         run_tile(tile_at(task), w);
       }
     });
+    return !spoiled_;
   }
 
  private:
@@ -127,23 +130,25 @@ class Convolution {
     int32_t *base_y, *base_x;       // [pixel]
     Taps<F> taps;                   // of the offset group located last
     F *offset_y, *offset_x, *mask;  // [pixel], where the stored type is not F
-    F* panel;                       // or planes
-    F* tile;                        // or sums of planes
-    F* out;                         // [channel][pixel], where the stored type is not F
+    unsigned char* panel;
+    F* planes;
+    F* depthwise;  // sums of a separable convolution, [pixel][CB]
+    F* tile;       // or sums of planes
+    F* out;        // [channel][pixel], where the stored type is not F
   };
 
   Workspace make_workspace() const {
     const int64_t taps = shape_.taps(), slack = kMostVectors * kernels_.lanes;
-    const int64_t panel = planes()             ? taps * plan_.block_width * tile_ + slack
-                          : shape_.depthwise() ? 0
-                                               : tile_ * kPanelRow<F>;
+    const int64_t planes_size = planes() ? taps * plan_.block_width * tile_ + slack : 0;
+    const int64_t panel = planes() || shape_.depthwise() ? 0 : tile_ * matrix_.pixel_bytes;
     const int64_t sums = planes() ? kMostOutputs * (tile_ + slack) : accumulators_ * tile_;
+    const int64_t depthwise = separable() ? tile_ * plan_.block_width : 0;
     const int64_t widest = std::max<int64_t>(row_, plan_.block_width);
     const int64_t weights = deformable() ? 4 * taps * tile_ : 0;
-    const int64_t floats = tile_ * (3 + widest) + sums + weights + panel;
+    const int64_t floats = tile_ * (3 + widest) + sums + weights + planes_size + depthwise;
     ThreadArena& arena = thread_arena();
-    arena.reset(ThreadArena::bytes_for<int32_t>(tile_ * (2 + taps)) + ThreadArena::bytes_for<F>(floats) +
-                8 * ThreadArena::bytes_for<F>(0));
+    arena.reset(ThreadArena::bytes_for<int32_t>(tile_ * (2 + taps)) + ThreadArena::bytes_for<unsigned char>(panel) +
+                ThreadArena::bytes_for<F>(floats) + 10 * ThreadArena::bytes_for<F>(0));
     Workspace w{};
     w.base_y = arena.take<int32_t>(tile_);
     w.base_x = arena.take<int32_t>(tile_);
@@ -151,9 +156,11 @@ class Convolution {
     w.offset_y = arena.take<F>(tile_);
     w.offset_x = arena.take<F>(tile_);
     w.mask = arena.take<F>(tile_);
-    w.panel = arena.take<F>(panel);
+    w.panel = arena.take<unsigned char>(panel);
+    w.planes = arena.take<F>(planes_size);
+    w.depthwise = arena.take<F>(depthwise);
     w.tile = arena.take<F>(sums);
-    if (planes()) std::fill_n(w.panel + panel - slack, slack, F{0});
+    if (planes()) std::fill_n(w.planes + planes_size - slack, slack, F{0});
     w.out = arena.take<F>(widest * tile_);
     return w;
   }
@@ -174,9 +181,9 @@ class Convolution {
     int taps() const { return tap_end - tap_begin; }
   };
 
-  void run_tile(const Tile& tile, Workspace& w) const {
+  void run_tile(const Tile& tile, Workspace& w) {
     const int product_taps = separable() ? 1 : static_cast<int>(shape_.taps());
-    const F* weight = weights_;
+    const unsigned char* weight = weights_.packed();
     int64_t located = -1;
     for (int64_t b = 0; b < blocks(); ++b) {
       const int64_t offset_group = plan_.blocks[static_cast<std::size_t>(b)].offset_group;
@@ -187,6 +194,7 @@ class Convolution {
         weight = multiply(tile, step, weight, w);
       }
     }
+    if (matrix_.finite_only && !finite(tile, w)) spoiled_ = true;
     finish_tile(tile, w);
   }
 
@@ -196,24 +204,25 @@ class Convolution {
     const F* image = image_.block(tile.n, step.block);
     const int64_t row = image_.row();
     if (!separable()) {
-      const auto sample = deformable() ? kernels_.sample_bilinear : kernels_.sample_exact;
+      const auto sample = deformable() ? matrix_.sample_bilinear : matrix_.sample_exact;
       return sample(image, row, cb, w.taps, step.tap_begin, step.tap_end, tile.pixels, w.panel);
     }
     const int taps = static_cast<int>(shape_.taps());
     kernels_.depthwise_exact(image, row, cb, w.taps, taps, tile.pixels,
-                             depthwise_weights_.data() + step.block * taps * cb, w.panel, kPanelRow<F>);
-    kernels_.finish_panel(w.panel, tile.pixels, cb, depthwise_bias_.data() + step.block * cb,
-                          arguments_.depthwise.activation);
+                             depthwise_weights_.data() + step.block * taps * cb, w.depthwise);
+    matrix_.fill_panel(w.depthwise, tile.pixels, cb, depthwise_bias_.data() + step.block * cb,
+                       arguments_.depthwise.activation, w.panel);
   }
 
   // Adds one step to the sums; returns where the next step's weights begin.
-  const F* multiply(const Tile& tile, const Step& step, const F* weight, Workspace& w) const {
+  const unsigned char* multiply(const Tile& tile, const Step& step, const unsigned char* weight, Workspace& w) const {
     const int cb = plan_.block_width, taps_in_all = separable() ? 1 : static_cast<int>(shape_.taps());
     for (const ChannelPlan::Segment& segment : plan_.blocks[static_cast<std::size_t>(step.block)].segments) {
       // Whole blocks are contiguous over taps: one long product instead of one per tap.
-      const bool whole = segment.depth == cb;
+      const bool whole = matrix_.whole_blocks || segment.depth == cb;
       Product<F> product{};
-      product.panel = w.panel + segment.channel_in_block;
+      product.panel = w.panel;
+      product.channel = segment.channel_in_block;
       product.pixels = tile.pixels;
       product.taps = whole ? 1 : step.taps();
       product.tap_stride = cb;
@@ -232,11 +241,18 @@ class Convolution {
         }
         product.weight = weight;
         product.tile = w.tile + (segment.group * plan_.columns + column) * tile_ * row_;
-        kernels_.multiply(product);
-        weight += product.taps * product.depth * row_;
+        matrix_.multiply(product);
+        weight += matrix_.pack(nullptr, product.taps * product.depth, static_cast<int>(row_), nullptr);
       }
     }
     return weight;
+  }
+
+  bool finite(const Tile& tile, const Workspace& w) const {
+    for (int64_t i = 0; i < shape_.groups * plan_.columns; ++i) {
+      if (!kernels_.finite(w.tile + i * tile_ * row_, tile.pixels * row_)) return false;
+    }
+    return true;
   }
 
   void finish_tile(const Tile& tile, Workspace& w) const {
@@ -253,7 +269,7 @@ class Convolution {
   void run_depthwise(const Tile& tile, Workspace& w) const {
     const int64_t multiplier = plan_.outputs_per_group;
     const int taps = static_cast<int>(shape_.taps()), cb = plan_.block_width;
-    const F* weight = weights_;
+    const F* weight = weights_.values();
     int64_t located = -1;
     for (int64_t b = 0; b < blocks(); ++b) {
       const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
@@ -261,7 +277,7 @@ class Convolution {
       const F* image = image_.block(tile.n, b);
       for (int64_t j = 0; j < multiplier; ++j, weight += taps * cb) {
         (deformable() ? kernels_.depthwise_bilinear : kernels_.depthwise_exact)(image, image_.row(), cb, w.taps, taps,
-                                                                                tile.pixels, weight, w.tile, cb);
+                                                                                tile.pixels, weight, w.tile);
         finish(w.tile, cb, bias_.data() + (b * multiplier + j) * cb, block.channels, tile,
                block.channel * multiplier + j, multiplier, w);
       }
@@ -284,14 +300,14 @@ class Convolution {
       const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
       if (block.offset_group != located) locate(tile, located = block.offset_group, w);
       kernels_.sample_planes(image_.block(tile.n, b), image_.row(), plan_.block_width, w.taps,
-                             static_cast<int>(shape_.taps()), tile.pixels, w.panel, tile_);
+                             static_cast<int>(shape_.taps()), tile.pixels, w.planes, tile_);
       for (int64_t c = 0; c < block.channels; c += per_group) {
         const int64_t first = (block.channel + c) / per_group * outputs;
         for (int64_t m = 0; m < outputs;) {
           const int at_once = outputs_at_once(outputs - m);
           const int64_t stride = tile_ + kMostVectors * kernels_.lanes;
-          kernels_.sum_shifted(w.panel + c * tile_, offsets_.data(), depth, weights_ + (first + m) * depth, at_once,
-                               tile.pixels, w.tile, stride);
+          kernels_.sum_shifted(w.planes + c * tile_, offsets_.data(), depth, weights_.values() + (first + m) * depth,
+                               at_once, tile.pixels, w.tile, stride);
           for (int i = 0; i < at_once; ++i, ++m) finish_plane(w.tile + i * stride, tile, first + m, w);
         }
       }
@@ -372,7 +388,8 @@ class Convolution {
 
   const ConvolutionShape& shape_;
   const ChannelPlan& plan_;
-  const F* weights_;
+  const PackedWeights<F>& weights_;
+  const MatrixKernels<F>& matrix_;
   const ConvolutionArguments& arguments_;
   CpuContext& context_;
   const TileKernels<F>& kernels_;
@@ -384,6 +401,7 @@ class Convolution {
   ScratchBuffer<F> bias_;
   std::vector<F> depthwise_weights_, depthwise_bias_;  // of a separable convolution, by blocks
   std::vector<int64_t> offsets_;                       // of planes
+  std::atomic<bool> spoiled_{false};
 };
 
 }  // namespace
@@ -392,7 +410,9 @@ template <class F>
 void convolve(const ConvolutionShape& shape, const PackedWeights<F>& weights, const ConvolutionArguments& arguments,
               CpuContext& context) {
   if (shape.batch == 0) return;
-  Convolution<F>(shape, weights, arguments, context).run();
+  if (Convolution<F>(shape, weights, arguments, context).run()) return;
+  const PackedWeights<F> fused(arguments.weight, shape.groups, shape.offset_groups, Products::kFused);
+  Convolution<F>(shape, fused, arguments, context).run();
 }
 
 template void convolve<float>(const ConvolutionShape&, const PackedWeights<float>&, const ConvolutionArguments&,

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "core/activation.h"
+#include "core/aligned.h"
 #include "core/cpu/tile_kernels.h"
 #include "core/cpu_op.h"
 
@@ -58,6 +59,7 @@ struct DepthwiseStage {
 
 struct ConvolutionArguments {
   TensorView input;   // (N, C, H, W)
+  TensorView weight;  // (M, C / groups, KH, KW), or (M, C, 1, 1) behind a depthwise stage
   TensorView offset;  // (N, 2 * OG * KH * KW, OH, OW); absent: a plain convolution
   TensorView mask;    // (N, OG * KH * KW, OH, OW); absent: 1
   TensorView bias;    // (M); absent: 0
@@ -93,22 +95,32 @@ struct ChannelPlan {
   std::vector<Block> blocks;
 };
 
+// Which products may be used.
+enum class Products { kFastest, kFused };
+
 template <class F>
 class PackedWeights {
  public:
-  // weight: (M, C / groups, KH, KW), or (M, C, 1, 1) behind a depthwise stage. Only the sizes that the weight and the
-  // groups determine are read from `shape`.
-  PackedWeights(const ConvolutionShape& shape, const TensorView& weight);
+  // weight: as of ConvolutionArguments.
+  PackedWeights(const TensorView& weight, int64_t groups, int64_t offset_groups,
+                Products products = Products::kFastest);
 
   const ChannelPlan& plan() const { return plan_; }
-  const F* data() const { return data_.data(); }
+  // How samples are multiplied by `packed`.
+  const MatrixKernels<F>& matrix() const { return *matrix_; }
+  const unsigned char* packed() const { return packed_.data(); }
+  std::size_t packed_bytes() const { return packed_.size(); }
+  // Of planes and of depthwise convolutions, which have no products.
+  const F* values() const { return values_.data(); }
 
  private:
   void pack_matrix(const ConvolutionShape& shape, const F* weight);
   void pack_depthwise(const ConvolutionShape& shape, const F* weight);
 
+  const MatrixKernels<F>* matrix_;
   ChannelPlan plan_;
-  std::vector<F> data_;
+  std::vector<unsigned char, AlignedAllocator<unsigned char>> packed_;
+  std::vector<F> values_;
 };
 
 // Runs one convolution. Thread-safe for shared weights.

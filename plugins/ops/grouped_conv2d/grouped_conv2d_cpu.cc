@@ -13,7 +13,7 @@ cpu::ConvolutionCall describe(const Attributes& attributes, Span<const TensorVie
   const cpu::ConvolutionShape shape{a[N],  a[C],  a[H],  a[W],  a[M],  a[OH], a[OW], a[KH], a[KW],
                                     a[SH], a[SW], a[PT], a[PL], a[DH], a[DW], a[G],  1};
   const auto activation = activation_named(attributes.named(kSpec, "activation").string);
-  return {shape, {inputs[kX], {}, {}, input_at(inputs, kBias), nullptr, activation}, inputs[kW]};
+  return {shape, {inputs[kX], inputs[kW], {}, {}, input_at(inputs, kBias), nullptr, activation}};
 }
 
 std::unique_ptr<CpuKernel> create(const Attributes& attributes, Span<const DType> dtypes,

@@ -16,8 +16,14 @@ cpu::ConvolutionCall describe(const Attributes& attributes, Span<const TensorVie
   const cpu::DepthwiseStage depthwise{inputs[kDepthwiseWeight], input_at(inputs, kDepthwiseBias), a[C],
                                       activation("depthwise_activation")};
   return {shape,
-          {inputs[kX], {}, {}, input_at(inputs, kPointwiseBias), nullptr, activation("activation"), depthwise},
-          inputs[kPointwiseWeight]};
+          {inputs[kX],
+           inputs[kPointwiseWeight],
+           {},
+           {},
+           input_at(inputs, kPointwiseBias),
+           nullptr,
+           activation("activation"),
+           depthwise}};
 }
 
 std::unique_ptr<CpuKernel> create(const Attributes& attributes, Span<const DType> dtypes,

@@ -1,0 +1,267 @@
+// Panels times weights on the processor's matrix tiles (Intel AMX): 16 rows of 64 bytes, products of bfloat16 summed in
+// float32, 15 times as many per second as by fused multiply-add. Part of tile_kernels.inl.
+//
+// A float32 is the sum of three bfloat16 of eight bits each. Of the nine products of two such sums the three smallest
+// are below half a unit in the last place of a float32 and left out; six remain, still more than twice as fast. Samples
+// are cut (two operations), weights rounded to nearest, so that what is left out has no bias. Denormal parts count as
+// zero. An infinite value has no such parts: it becomes NaN, which the caller detects and computes again without tiles.
+#pragma once
+
+#include "core/cpu/simd.inl"
+#include "core/cpu/tile_kernels.h"
+#include "core/cpu/tile_layouts.inl"
+#include "core/cpu/tile_samples.inl"
+
+#if defined(__AMX_BF16__)
+#include <immintrin.h>
+#endif
+
+namespace deploydcn::cpu {
+namespace {
+
+template <class F>
+constexpr const MatrixKernels<F>* kTiled = nullptr;
+
+#if defined(__AMX_BF16__)
+
+constexpr int kTileRows = 16, kTileBytes = 1024, kTileDepth = 32;  // pixels; bytes; channels
+constexpr int kColumns = 2;                                        // tiles of 16 outputs side by side
+
+typedef uint32_t Words __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES)));
+
+// To the nearest bfloat16, ties to even, in the upper half; NaN stays NaN.
+inline __attribute__((always_inline)) Words round_to_upper(Vector<float> value) {
+  const Words word = reinterpret_cast<Words>(value);
+  return value == value ? word + 0x7fff + (word >> 16 & 1) : word;
+}
+
+// Tiles of 16 pixels x 32 channels, [16 pixels][32 channels][part]; channels c and 16 + c lie side by side.
+template <int kParts>
+struct TilePanel {
+  static constexpr int kVectors = 2;
+  unsigned char* to;
+  inline __attribute__((always_inline)) TilePanel(void* panel, int64_t pixel, int64_t values)
+      : to(static_cast<unsigned char*>(panel) + pixel / kTileRows * (values / kTileDepth) * kParts * kTileBytes +
+           pixel % kTileRows * 64) {}
+  inline __attribute__((always_inline)) void put(const Vector<float>* values) {
+    Vector<float> a = values[0], b = values[1];
+#pragma GCC unroll 3
+    for (int part = 0; part < kParts; ++part) {
+      const Words word_a = kParts == 1 ? round_to_upper(a) : reinterpret_cast<Words>(a);
+      const Words upper_a = word_a & 0xffff0000;
+      const Words upper_b = (kParts == 1 ? round_to_upper(b) : reinterpret_cast<Words>(b)) & 0xffff0000;
+      const Words both = word_a >> 16 | upper_b;
+      __builtin_memcpy(to + part * kTileBytes, &both, sizeof both);
+      a -= reinterpret_cast<Vector<float>>(upper_a);
+      b -= reinterpret_cast<Vector<float>>(upper_b);
+    }
+    to += kParts * kTileBytes;
+  }
+};
+
+// The nearest bfloat16, ties to even; what is not finite stays so.
+inline uint32_t nearest(float value) {
+  uint32_t word;
+  __builtin_memcpy(&word, &value, sizeof word);
+  if ((word & 0x7f800000u) == 0x7f800000u) return word >> 16 | (word & 0xffffu ? 0x40u : 0u);
+  return (word + 0x7fffu + (word >> 16 & 1u)) >> 16;
+}
+
+// [32 channels][part][16 outputs]: tiles of 16 rows, each two channels of 16 outputs.
+template <int kParts>
+int64_t pack_tiles(const float* weights, int64_t depth, int row, void* out) {
+  const int64_t steps = depth / kTileDepth, columns = row / kTileRows;
+  auto* to = static_cast<uint16_t*>(out);
+  for (int64_t step = 0; out && step < steps; ++step) {
+    for (int64_t column = 0; column < columns; ++column) {
+      for (int pair = 0; pair < kTileRows; ++pair) {
+        for (int output = 0; output < kTileRows; ++output) {
+          for (int half = 0; half < 2; ++half) {
+            const int64_t channel = step * kTileDepth + half * kTileRows + pair;
+            float left = weights[channel * row + column * kTileRows + output];
+            for (int part = 0; part < kParts; ++part) {
+              const uint32_t word = nearest(left), wide = word << 16;
+              const int64_t tile = (step * kParts + part) * columns + column;
+              to[tile * (kTileBytes / 2) + pair * 32 + output * 2 + half] = static_cast<uint16_t>(word);
+              float rounded;
+              __builtin_memcpy(&rounded, &wide, sizeof rounded);
+              left -= rounded;
+            }
+          }
+        }
+      }
+    }
+  }
+  return steps * kParts * columns * kTileBytes;
+}
+
+struct alignas(64) TileConfiguration {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t row_bytes[16] = {};
+  uint8_t rows[16] = {};
+};
+
+// Tiles 0 to 3 are sums, 4 and 5 samples, 6 and 7 weights. The intrinsics take their numbers as literals.
+#define DEPLOYDCN_SAMPLES(a, from) _tile_loadd(a, (from), 64)
+#define DEPLOYDCN_WEIGHTS(from) \
+  _tile_loadd(6, (from), 64);   \
+  _tile_loadd(7, (from) + kTileBytes, 64)
+#define DEPLOYDCN_ROW_PRODUCTS(left, right, a) \
+  _tile_dpbf16ps(left, a, 6);                  \
+  _tile_dpbf16ps(right, a, 7)
+
+constexpr int64_t kSumBytes = kColumns * kTileRows * sizeof(float);  // a row of sums
+constexpr int kWeightBytes = kColumns * kTileBytes;                  // one part of one step's weights
+
+// 32 pixels x 32 outputs.
+template <int kParts>
+void multiply_square(const unsigned char* upper, const unsigned char* lower, const unsigned char* weight, int64_t steps,
+                     float* sums, bool accumulate) {
+  float* next = sums + kTileRows * kColumns * kTileRows;
+  if (accumulate) {
+    _tile_loadd(0, sums, kSumBytes);
+    _tile_loadd(1, sums + kTileRows, kSumBytes);
+    _tile_loadd(2, next, kSumBytes);
+    _tile_loadd(3, next + kTileRows, kSumBytes);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  const auto samples = [&](int part) __attribute__((always_inline)) {
+    DEPLOYDCN_SAMPLES(4, upper + part * kTileBytes);
+    DEPLOYDCN_SAMPLES(5, lower + part * kTileBytes);
+  };
+  const auto products = [&]() __attribute__((always_inline)) {
+    DEPLOYDCN_ROW_PRODUCTS(0, 1, 4);
+    DEPLOYDCN_ROW_PRODUCTS(2, 3, 5);
+  };
+  for (int64_t step = 0; step < steps; ++step) {
+    samples(0);
+    DEPLOYDCN_WEIGHTS(weight);
+    products();
+    if constexpr (kParts == 3) {  // (sample part, weight part): all six whose places add up to at most two
+      DEPLOYDCN_WEIGHTS(weight + kWeightBytes);
+      products();  // 0, 1
+      samples(1);
+      products();  // 1, 1
+      DEPLOYDCN_WEIGHTS(weight);
+      products();  // 1, 0
+      samples(2);
+      products();  // 2, 0
+      samples(0);
+      DEPLOYDCN_WEIGHTS(weight + 2 * kWeightBytes);
+      products();  // 0, 2
+    }
+    upper += kParts * kTileBytes;
+    lower += kParts * kTileBytes;
+    weight += kParts * kWeightBytes;
+  }
+  _tile_stored(0, sums, kSumBytes);
+  _tile_stored(1, sums + kTileRows, kSumBytes);
+  _tile_stored(2, next, kSumBytes);
+  _tile_stored(3, next + kTileRows, kSumBytes);
+}
+
+// 16 pixels x 32 outputs. Two sets of sums, because a product waits for the one before it on the same sums.
+template <int kParts>
+void multiply_row(const unsigned char* sample, const unsigned char* weight, int64_t steps, float* sums,
+                  bool accumulate) {
+  alignas(64) float others[kTileRows * kColumns * kTileRows];
+  if (accumulate) {
+    _tile_loadd(0, sums, kSumBytes);
+    _tile_loadd(1, sums + kTileRows, kSumBytes);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+  }
+  _tile_zero(2);
+  _tile_zero(3);
+  for (int64_t step = 0; step < steps; ++step) {
+    DEPLOYDCN_SAMPLES(4, sample);
+    DEPLOYDCN_WEIGHTS(weight);
+    if (kParts == 3 || step % 2 == 0) {
+      DEPLOYDCN_ROW_PRODUCTS(0, 1, 4);
+    } else {
+      DEPLOYDCN_ROW_PRODUCTS(2, 3, 4);
+    }
+    if constexpr (kParts == 3) {
+      DEPLOYDCN_SAMPLES(5, sample + kTileBytes);
+      DEPLOYDCN_ROW_PRODUCTS(2, 3, 5);  // 1, 0
+      DEPLOYDCN_WEIGHTS(weight + kWeightBytes);
+      DEPLOYDCN_ROW_PRODUCTS(0, 1, 4);  // 0, 1
+      DEPLOYDCN_ROW_PRODUCTS(2, 3, 5);  // 1, 1
+      DEPLOYDCN_SAMPLES(5, sample + 2 * kTileBytes);
+      DEPLOYDCN_WEIGHTS(weight);
+      DEPLOYDCN_ROW_PRODUCTS(0, 1, 5);  // 2, 0
+      DEPLOYDCN_WEIGHTS(weight + 2 * kWeightBytes);
+      DEPLOYDCN_ROW_PRODUCTS(2, 3, 4);  // 0, 2
+    }
+    sample += kParts * kTileBytes;
+    weight += kParts * kWeightBytes;
+  }
+  _tile_stored(0, sums, kSumBytes);
+  _tile_stored(1, sums + kTileRows, kSumBytes);
+  _tile_stored(2, others, kSumBytes);
+  _tile_stored(3, others + kTileRows, kSumBytes);
+  asm volatile("" ::: "memory");  // the stores above are not known to write memory
+  for (int i = 0; i < kTileRows * kColumns * kTileRows; i += 16) {
+    store<float>(sums + i, load<float>(sums + i) + load<float>(others + i));
+  }
+}
+
+template <int kParts>
+void multiply_tiles(const Product<float>& product) {
+  TileConfiguration configuration;
+  for (int tile = 0; tile < 8; ++tile) {
+    configuration.row_bytes[tile] = 64;
+    configuration.rows[tile] = kTileRows;
+  }
+  asm volatile("" ::: "memory");  // what the tiles read is written
+  _tile_loadconfig(&configuration);
+  const int64_t steps = product.depth / kTileDepth, group = steps * kParts * kTileBytes;
+  const auto* panel = static_cast<const unsigned char*>(product.panel);
+  const auto* weight = static_cast<const unsigned char*>(product.weight);
+  for (int64_t p = 0; p < product.pixels; p += 2 * kTileRows) {
+    for (int c = 0; product.out && c < product.out_channels; ++c) {
+      __builtin_prefetch(product.out + c * product.out_stride + p, 1);
+      __builtin_prefetch(product.out + c * product.out_stride + p + kTileRows, 1);
+    }
+    const unsigned char* samples = panel + p / kTileRows * group;
+    float* sums = product.tile + p * kColumns * kTileRows;
+    if (product.pixels - p > kTileRows) {
+      multiply_square<kParts>(samples, samples + group, weight, steps, sums, product.accumulate);
+    } else {
+      multiply_row<kParts>(samples, weight, steps, sums, product.accumulate);
+    }
+  }
+  asm volatile("" ::: "memory");
+  _tile_release();
+}
+
+constexpr int64_t kMostValues = 576;  // nine taps of 64 channels
+
+template <int kParts>
+constexpr MatrixKernels<float> kTiles = {
+    224,
+    kMostValues,
+    kMostValues * kParts * 2,
+    kTileDepth,
+    true,
+    kColumns,
+    kParts > 1,
+    sample<float, Bilinear, TilePanel<kParts>>,
+    sample<float, Exact, TilePanel<kParts>>,
+    fill_panel<float, TilePanel<kParts>>,
+    pack_tiles<kParts>,
+    multiply_tiles<kParts>,
+};
+
+template <>
+constexpr const MatrixKernels<float>* kTiled<float> = &kTiles<3>;
+
+#endif
+
+}  // namespace
+}  // namespace deploydcn::cpu
