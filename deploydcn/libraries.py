@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 ORT_LIBRARY = "libdeploydcn_ort.so"
 PLUGIN_LIBRARY = "libdeploydcn_trt.so"
 REPLACE_STANDARD = "deploydcn.replace_standard"
+BFLOAT16 = "deploydcn.bfloat16"
 
 
 def ort_library_path() -> Path:
@@ -43,16 +44,21 @@ def plugin_library_path() -> Path:
         ) from error
 
 
-def register_ort_ops(session_options: onnxruntime.SessionOptions, *, replace_standard: bool = False) -> None:
+def register_ort_ops(session_options: onnxruntime.SessionOptions, *, replace_standard: bool = False, bfloat16: bool = False) -> None:
     """Make deploydcn's operators known to an ONNX Runtime session.
 
     Args:
         session_options: the options the session will be created with.
         replace_standard: also run the standard `DeformConv` with our kernel: faster, and available on runtimes before
             1.25, which have none.
+        bfloat16: convolutions on the CPU may round the factors of their products to bfloat16 (8 bits) where the processor has
+            matrix tiles (`cpu_isa` is "amx"). Positions, interpolation and sums stay float32; results differ by about 0.2 %
+            of the largest. No effect on other processors, and on grouped convolutions of few channels.
     """
     if replace_standard:
         session_options.add_session_config_entry(REPLACE_STANDARD, "1")
+    if bfloat16:
+        session_options.add_session_config_entry(BFLOAT16, "1")
     session_options.register_custom_ops_library(str(ort_library_path()))
 
 

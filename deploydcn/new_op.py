@@ -115,8 +115,8 @@ class Kernel : public CpuKernel {{
   double factor_;
 }};
 
-std::unique_ptr<CpuKernel> create(const Attributes& attributes, Span<const DType>, Span<const TensorView>) {{
-  return std::make_unique<Kernel>(attributes);
+std::unique_ptr<CpuKernel> create(const CpuNode& node) {{
+  return std::make_unique<Kernel>(node.attributes);
 }}
 
 }}  // namespace

@@ -24,6 +24,7 @@ class OrtRunner:
         model: a path, an onnx.ModelProto, or a serialized model.
         threads: threads of the session's pool; ONNX Runtime's default when None.
         replace_standard: run the standard DeformConv with our kernel too (see `register_ort_ops`).
+        bfloat16: faster, less precise products on processors with matrix tiles (see `register_ort_ops`).
         providers: execution providers in order of preference.
 
     Raises:
@@ -37,6 +38,7 @@ class OrtRunner:
         *,
         threads: int | None = None,
         replace_standard: bool = False,
+        bfloat16: bool = False,
         providers: Sequence[str] = ("CPUExecutionProvider",),
     ) -> None:
         ort = lazy_import("onnxruntime", extra="cpu")
@@ -50,7 +52,7 @@ class OrtRunner:
         options.log_severity_level = 3
         if threads is not None:
             options.intra_op_num_threads = threads
-        register_ort_ops(options, replace_standard=replace_standard)
+        register_ort_ops(options, replace_standard=replace_standard, bfloat16=bfloat16)
         try:
             self._session = ort.InferenceSession(source, options, providers=list(providers))
         except Exception as error:  # ONNX Runtime's exception classes share no base of their own

@@ -30,11 +30,18 @@ class CpuKernel {
   virtual void compute(Span<const TensorView> inputs, CpuContext& context) const = 0;
 };
 
-// An op as the runtimes see it. `dtypes`: one row of spec->type_rows. `constants`: inputs known at creation (present
-// only then).
+// What a kernel is made for.
+struct CpuNode {
+  Attributes attributes;
+  Span<const DType> dtypes;          // one row of the spec's type_rows
+  Span<const TensorView> constants;  // inputs known by now (present only then)
+  bool bfloat16;                     // products may round their factors to bfloat16
+};
+
+// An op as the runtimes see it.
 struct CpuOp {
   const OpSpec* spec;
-  std::unique_ptr<CpuKernel> (*create)(const Attributes&, Span<const DType> dtypes, Span<const TensorView> constants);
+  std::unique_ptr<CpuKernel> (*create)(const CpuNode& node);
 };
 
 // Calls body(i) for every i in [0, count) on the context's threads; rethrows the first exception.

@@ -21,9 +21,9 @@ const CpuOp* const kOps[] = {
     // new-op: insert above
 };
 
-class CpuNode : public NodeKernel {
+class CpuNodeKernel : public NodeKernel {
  public:
-  explicit CpuNode(std::unique_ptr<CpuKernel> kernel) : kernel_(std::move(kernel)) {}
+  explicit CpuNodeKernel(std::unique_ptr<CpuKernel> kernel) : kernel_(std::move(kernel)) {}
   void compute(Span<const TensorView> inputs, KernelContext* context) const override {
     OrtContext runtime(context);
     kernel_->compute(inputs, runtime);
@@ -33,18 +33,20 @@ class CpuNode : public NodeKernel {
   std::unique_ptr<CpuKernel> kernel_;
 };
 
-Provider provider_of(const CpuOp& op) {
-  const auto create = [&op](const AttributeSource& node, Span<const DType> dtypes, Span<const TensorView> constants) {
-    return std::make_unique<CpuNode>(op.create(Attributes::read(*op.spec, node), dtypes, constants));
+Provider provider_of(const CpuOp& op, bool bfloat16) {
+  const auto create = [&op, bfloat16](const AttributeSource& node, Span<const DType> dtypes,
+                                      Span<const TensorView> constants) {
+    return std::make_unique<CpuNodeKernel>(op.create({Attributes::read(*op.spec, node), dtypes, constants, bfloat16}));
   };
   return {"CPUExecutionProvider", create, true};
 }
 
 }  // namespace
 
-std::vector<ProvidedOp> cpu_ops() {
+std::vector<ProvidedOp> cpu_ops(bool bfloat16) {
   std::vector<ProvidedOp> ops;
-  for (const CpuOp* op : kOps) ops.push_back({op->spec, provider_of(*op), [](Span<const DType>) { return true; }});
+  for (const CpuOp* op : kOps)
+    ops.push_back({op->spec, provider_of(*op, bfloat16), [](Span<const DType>) { return true; }});
   return ops;
 }
 

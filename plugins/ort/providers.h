@@ -13,7 +13,8 @@ struct ProvidedOp {
   bool (*takes)(Span<const DType> type_row);
 };
 
-std::vector<ProvidedOp> cpu_ops();
+// bfloat16: whether their products may round to it (CpuNode).
+std::vector<ProvidedOp> cpu_ops(bool bfloat16);
 // Empty in a build without CUDA.
 std::vector<ProvidedOp> cuda_ops();
 

@@ -2,6 +2,7 @@
 //
 // Session config entry "deploydcn.replace_standard" = "1", set before registering, also puts our kernel in the place of
 // the standard DeformConv, for files that carry it and for runtimes that have no kernel for it (before 1.25).
+// "deploydcn.bfloat16" = "1" lets convolutions on the CPU round the factors of their products to bfloat16.
 #include <cstdio>
 #include <cstring>
 #include <mutex>
@@ -43,36 +44,39 @@ class Domain {
   std::vector<std::unique_ptr<CustomOp>> ops_;
 };
 
-std::vector<ProvidedOp> all_ops() {
-  std::vector<ProvidedOp> ops = cpu_ops();
+std::vector<ProvidedOp> all_ops(bool bfloat16) {
+  std::vector<ProvidedOp> ops = cpu_ops(bfloat16);
   for (ProvidedOp& op : cuda_ops()) ops.push_back(std::move(op));
   return ops;
 }
 
-Domain& own_domain() {
-  static Domain* domain = [] {
+// Sessions with and without bfloat16 may live side by side: each kind has its domains.
+Domain& own_domain(bool bfloat16) {
+  static Domain* domains[2] = {};
+  if (!domains[bfloat16]) {
     auto made = std::make_unique<Domain>("deploydcn");
-    for (const ProvidedOp& op : all_ops()) made->add(op, op.spec->name, [](Span<const DType>) { return true; });
-    return made.release();
-  }();
-  return *domain;
+    for (const ProvidedOp& op : all_ops(bfloat16)) made->add(op, op.spec->name, [](Span<const DType>) { return true; });
+    domains[bfloat16] = made.release();
+  }
+  return *domains[bfloat16];
 }
 
 // The standard operator has one type parameter: only rows whose types are all equal exist there.
-Domain& standard_domain() {
-  static Domain* domain = [] {
+Domain& standard_domain(bool bfloat16) {
+  static Domain* domains[2] = {};
+  if (!domains[bfloat16]) {
     auto made = std::make_unique<Domain>("");
-    for (const ProvidedOp& op : all_ops()) {
+    for (const ProvidedOp& op : all_ops(bfloat16)) {
       if (std::strcmp(op.spec->name, "DeformConv2d") != 0) continue;
       made->add(op, "DeformConv", [](Span<const DType> types) { return types[0] == types[1]; });
     }
-    return made.release();
-  }();
-  return *domain;
+    domains[bfloat16] = made.release();
+  }
+  return *domains[bfloat16];
 }
 
-bool replaces_standard(const SessionOptions* options) {
-  const char* key = "deploydcn.replace_standard";
+// Whether a session config entry is "1"; absent is "0".
+bool is_set(const SessionOptions* options, const char* key) {
   int present = 0;
   check(api().HasSessionConfigEntry(options, key, &present));
   if (!present) return false;
@@ -110,7 +114,10 @@ extern "C" __attribute__((visibility("default"))) deploydcn::ort::Status* Regist
   g_infer_shapes = infers_shapes_safely(base->GetVersionString());
   return guarded([] { return std::string("deploydcn: "); },
                  [&] {
-                   check(api().AddCustomOpDomain(options, own_domain().get()));
-                   if (replaces_standard(options)) check(api().AddCustomOpDomain(options, standard_domain().get()));
+                   const bool bfloat16 = is_set(options, "deploydcn.bfloat16");
+                   check(api().AddCustomOpDomain(options, own_domain(bfloat16).get()));
+                   if (is_set(options, "deploydcn.replace_standard")) {
+                     check(api().AddCustomOpDomain(options, standard_domain(bfloat16).get()));
+                   }
                  });
 }

@@ -4,6 +4,7 @@
 //
 // THREADS: workers of the kernel's own pool. CALLERS: threads that call one kernel at the same time; all must get the
 // same bytes. share-output plants a race: all callers write one buffer.
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -76,13 +77,13 @@ class DriverContext : public CpuContext {
   DType dtype_;
 };
 
-void run_case(int threads, int callers, bool share_output) {
+void run_case(int threads, int callers, bool share_output, bool bfloat16) {
   const case_file::Case one = case_file::read_case();
   const CpuOp& op = op_named(one.op);
   const OpSpec& spec = *op.spec;
   try {
     const Attributes attributes = Attributes::read(spec, one.attributes);
-    const auto kernel = op.create(attributes, one.dtypes, one.constants);
+    const auto kernel = op.create({attributes, one.dtypes, one.constants, bfloat16});
     const DType output_type = one.dtypes[spec.outputs[0].type_param];
     std::vector<std::unique_ptr<DriverContext>> contexts;
     for (int i = 0; i < callers; ++i) contexts.push_back(std::make_unique<DriverContext>(threads, output_type));
@@ -117,11 +118,14 @@ void run_case(int threads, int callers, bool share_output) {
 
 int main(int argc, char** argv) {
   if (argc < 3) {
-    std::fputs("usage: kernel_driver THREADS CALLERS [share-output] < cases > results\n", stderr);
+    std::fputs("usage: kernel_driver THREADS CALLERS [share-output] [bfloat16] < cases > results\n", stderr);
     return 2;
   }
+  const auto given = [&](const char* flag) {
+    return std::any_of(argv + 3, argv + argc, [&](const char* text) { return std::strcmp(text, flag) == 0; });
+  };
   for (uint32_t count = case_file::read_value<uint32_t>(); count > 0; --count) {
-    run_case(std::atoi(argv[1]), std::atoi(argv[2]), argc > 3 && std::strcmp(argv[3], "share-output") == 0);
+    run_case(std::atoi(argv[1]), std::atoi(argv[2]), given("share-output"), given("bfloat16"));
   }
   return 0;
 }

@@ -53,6 +53,17 @@ def test_every_isa_under_asan_and_ubsan(op: Op, isa: str) -> None:
 
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.spec.snake_name)
+def test_bfloat16_products_round_their_factors_only(op: Op) -> None:
+    cases = table(op, op.spec.type_rows[0])
+    results = run_driver(cases, sanitizers="address,undefined", threads=2, bfloat16=True)
+    for case, result in zip(cases, results, strict=True):
+        assert not isinstance(result, str), result
+        error = largest_error(result, op.reference(case.inputs, case.attributes))
+        # Half a unit of 8 bits on either factor: 2^-8 of a product, and few sums are all of one sign.
+        assert error <= 4e-3, (case.attributes, {name: value.shape for name, value in case.inputs.items()})
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.spec.snake_name)
 def test_eight_callers_share_one_kernel_under_tsan(op: Op) -> None:
     cases = table(op, op.spec.type_rows[0])
     assert_equal_reference(op, cases, run_driver(cases, sanitizers="thread", threads=2, callers=8))

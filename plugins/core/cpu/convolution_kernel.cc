@@ -5,17 +5,21 @@
 #include "core/cpu/direct_convolution.h"
 
 namespace deploydcn::cpu {
-ConvolutionKernel::ConvolutionKernel(Describe describe, Attributes attributes, DType dtype, const TensorView& weight,
-                                     int64_t groups, int64_t offset_groups)
-    : describe_(describe), attributes_(std::move(attributes)), dtype_(dtype) {
+ConvolutionKernel::ConvolutionKernel(Describe describe, const CpuNode& node, std::size_t weight_index, int64_t groups,
+                                     int64_t offset_groups)
+    : describe_(describe),
+      attributes_(node.attributes),
+      dtype_(node.dtypes[0]),
+      products_(node.bfloat16 ? Products::kBFloat16 : Products::kFloat32) {
+  const TensorView& weight = node.constants[weight_index];
   // A weight that does not fit the groups is left to `compute`, whose shape checks explain it.
   const bool packable = weight.present && weight.shape.size() == 4 && element_count(weight.shape) > 0 &&
                         weight.shape[0] % groups == 0 && weight.shape[1] * groups % offset_groups == 0;
   if (!packable) return;
-  if (dtype == DType::kFloat64) {
-    packed_double_ = std::make_unique<PackedWeights<double>>(weight, groups, offset_groups);
+  if (dtype_ == DType::kFloat64) {
+    packed_double_ = std::make_unique<PackedWeights<double>>(weight, groups, offset_groups, products_);
   } else {
-    packed_float_ = std::make_unique<PackedWeights<float>>(weight, groups, offset_groups);
+    packed_float_ = std::make_unique<PackedWeights<float>>(weight, groups, offset_groups, products_);
   }
 }
 
@@ -39,7 +43,7 @@ void ConvolutionKernel::compute_as(const ConvolutionCall& call, const PackedWeig
     return convolve_directly<F>(call.shape, call.arguments, context);
   }
   if (packed) return convolve(call.shape, *packed, call.arguments, context);
-  convolve(call.shape, PackedWeights<F>(call.arguments.weight, call.shape.groups, call.shape.offset_groups),
+  convolve(call.shape, PackedWeights<F>(call.arguments.weight, call.shape.groups, call.shape.offset_groups, products_),
            call.arguments, context);
 }
 

@@ -19,9 +19,8 @@ class ConvolutionKernel : public CpuKernel {
   // The op's part: bind shapes, name inputs. The output is allocated by the caller of this function.
   using Describe = ConvolutionCall (*)(const Attributes&, Span<const TensorView>);
 
-  // `constants[1]` is the weight where it is constant; `groups` and `offset_groups` are the node's attributes.
-  ConvolutionKernel(Describe describe, Attributes attributes, DType dtype, const TensorView& constant_weight,
-                    int64_t groups, int64_t offset_groups);
+  // weight: the index of the input that is packed, at once where it is constant.
+  ConvolutionKernel(Describe describe, const CpuNode& node, std::size_t weight, int64_t groups, int64_t offset_groups);
 
   void compute(Span<const TensorView> inputs, CpuContext& context) const override;
 
@@ -32,6 +31,7 @@ class ConvolutionKernel : public CpuKernel {
   Describe describe_;
   Attributes attributes_;
   DType dtype_;
+  Products products_;
   std::unique_ptr<PackedWeights<float>> packed_float_;
   std::unique_ptr<PackedWeights<double>> packed_double_;
 };

@@ -117,7 +117,11 @@ PackedWeights<F>::PackedWeights(const TensorView& weight, int64_t groups, int64_
     : matrix_(&tile_kernels<F>().fused) {
   const ConvolutionShape shape = weight_shape(weight.shape, groups, offset_groups);
   plan_ = make_plan(shape, *matrix_);
-  if (const MatrixKernels<F>* tiled = tile_kernels<F>().tiled; tiled && products == Products::kFastest) {
+  const TileKernels<F>& kernels = tile_kernels<F>();
+  const MatrixKernels<F>* tiled = products == Products::kFused     ? nullptr
+                                  : products == Products::kFloat32 ? kernels.tiled
+                                                                   : kernels.tiled_bfloat16;
+  if (tiled) {
     ChannelPlan plan = make_plan(shape, *tiled);
     if (suits_tiles<F>(shape, plan)) {
       matrix_ = tiled;

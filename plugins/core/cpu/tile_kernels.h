@@ -121,8 +121,9 @@ struct TileKernels {
   void (*sample_planes)(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_count, int64_t pixels,
                         F* planes, int64_t stride);
 
-  MatrixKernels<F> fused;         // products by fused multiply-add
-  const MatrixKernels<F>* tiled;  // products by the processor's matrix tiles; null: it has none
+  MatrixKernels<F> fused;  // products by fused multiply-add
+  // Products by the processor's matrix tiles, as precise and of numbers rounded to bfloat16; null: it has none.
+  const MatrixKernels<F>*tiled, *tiled_bfloat16;
 
   // Whether all of them are finite.
   bool (*finite)(const F* values, int64_t count);

@@ -19,7 +19,8 @@
 namespace deploydcn::cpu {
 namespace {
 
-template <class F>
+// By so many parts of each number.
+template <class F, int kParts>
 constexpr const MatrixKernels<F>* kTiled = nullptr;
 
 #if defined(__AMX_BF16__)
@@ -258,8 +259,8 @@ constexpr MatrixKernels<float> kTiles = {
     multiply_tiles<kParts>,
 };
 
-template <>
-constexpr const MatrixKernels<float>* kTiled<float> = &kTiles<3>;
+template <int kParts>
+constexpr const MatrixKernels<float>* kTiled<float, kParts> = &kTiles<kParts>;
 
 #endif
 

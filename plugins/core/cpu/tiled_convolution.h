@@ -95,15 +95,15 @@ struct ChannelPlan {
   std::vector<Block> blocks;
 };
 
-// Which products may be used.
-enum class Products { kFastest, kFused };
+// How samples and weights may be multiplied: kFused as they are, by fused multiply-add; kFloat32 as precisely by other
+// means; kBFloat16 rounded to bfloat16 where that is faster.
+enum class Products { kFused, kFloat32, kBFloat16 };
 
 template <class F>
 class PackedWeights {
  public:
   // weight: as of ConvolutionArguments.
-  PackedWeights(const TensorView& weight, int64_t groups, int64_t offset_groups,
-                Products products = Products::kFastest);
+  PackedWeights(const TensorView& weight, int64_t groups, int64_t offset_groups, Products products);
 
   const ChannelPlan& plan() const { return plan_; }
   // How samples are multiplied by `packed`.

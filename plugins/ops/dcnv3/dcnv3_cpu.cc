@@ -39,9 +39,7 @@ class Kernel : public CpuKernel {
   double offset_scale_;
 };
 
-std::unique_ptr<CpuKernel> create(const Attributes& attributes, Span<const DType>, Span<const TensorView>) {
-  return std::make_unique<Kernel>(attributes);
-}
+std::unique_ptr<CpuKernel> create(const CpuNode& node) { return std::make_unique<Kernel>(node.attributes); }
 
 }  // namespace
 

@@ -44,9 +44,7 @@ class Kernel : public CpuKernel {
   bool softmax_;
 };
 
-std::unique_ptr<CpuKernel> create(const Attributes& attributes, Span<const DType>, Span<const TensorView>) {
-  return std::make_unique<Kernel>(attributes);
-}
+std::unique_ptr<CpuKernel> create(const CpuNode& node) { return std::make_unique<Kernel>(node.attributes); }
 
 }  // namespace
 

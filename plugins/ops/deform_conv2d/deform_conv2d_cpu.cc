@@ -18,12 +18,10 @@ cpu::ConvolutionCall describe(const Attributes& attributes, Span<const TensorVie
       {inputs[kX], inputs[kW], inputs[kOffset], input_at(inputs, kMask), input_at(inputs, kBias), nullptr, activation}};
 }
 
-std::unique_ptr<CpuKernel> create(const Attributes& attributes, Span<const DType> dtypes,
-                                  Span<const TensorView> constants) {
-  const int64_t groups = (*attributes.named(kSpec, "group").ints)[0];
-  const int64_t offset_groups = (*attributes.named(kSpec, "offset_group").ints)[0];
-  return std::make_unique<cpu::ConvolutionKernel>(describe, attributes, dtypes[0], constants[kW], groups,
-                                                  offset_groups);
+std::unique_ptr<CpuKernel> create(const CpuNode& node) {
+  const int64_t groups = (*node.attributes.named(kSpec, "group").ints)[0];
+  const int64_t offset_groups = (*node.attributes.named(kSpec, "offset_group").ints)[0];
+  return std::make_unique<cpu::ConvolutionKernel>(describe, node, kW, groups, offset_groups);
 }
 
 }  // namespace

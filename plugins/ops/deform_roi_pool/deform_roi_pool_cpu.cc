@@ -105,9 +105,7 @@ class Kernel : public CpuKernel {
   int sampling_ratio_;
 };
 
-std::unique_ptr<CpuKernel> create(const Attributes& attributes, Span<const DType>, Span<const TensorView>) {
-  return std::make_unique<Kernel>(attributes);
-}
+std::unique_ptr<CpuKernel> create(const CpuNode& node) { return std::make_unique<Kernel>(node.attributes); }
 
 }  // namespace
 

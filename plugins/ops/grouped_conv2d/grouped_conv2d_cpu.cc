@@ -16,10 +16,9 @@ cpu::ConvolutionCall describe(const Attributes& attributes, Span<const TensorVie
   return {shape, {inputs[kX], inputs[kW], {}, {}, input_at(inputs, kBias), nullptr, activation}};
 }
 
-std::unique_ptr<CpuKernel> create(const Attributes& attributes, Span<const DType> dtypes,
-                                  Span<const TensorView> constants) {
-  const int64_t groups = (*attributes.named(kSpec, "group").ints)[0];
-  return std::make_unique<cpu::ConvolutionKernel>(describe, attributes, dtypes[0], constants[kW], groups, 1);
+std::unique_ptr<CpuKernel> create(const CpuNode& node) {
+  const int64_t groups = (*node.attributes.named(kSpec, "group").ints)[0];
+  return std::make_unique<cpu::ConvolutionKernel>(describe, node, kW, groups, 1);
 }
 
 }  // namespace

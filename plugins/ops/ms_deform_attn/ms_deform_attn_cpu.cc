@@ -64,9 +64,7 @@ class Kernel : public CpuKernel {
   Attributes attributes_;
 };
 
-std::unique_ptr<CpuKernel> create(const Attributes& attributes, Span<const DType>, Span<const TensorView>) {
-  return std::make_unique<Kernel>(attributes);
-}
+std::unique_ptr<CpuKernel> create(const CpuNode& node) { return std::make_unique<Kernel>(node.attributes); }
 
 }  // namespace
 

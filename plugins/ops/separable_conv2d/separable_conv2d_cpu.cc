@@ -26,9 +26,8 @@ cpu::ConvolutionCall describe(const Attributes& attributes, Span<const TensorVie
            depthwise}};
 }
 
-std::unique_ptr<CpuKernel> create(const Attributes& attributes, Span<const DType> dtypes,
-                                  Span<const TensorView> constants) {
-  return std::make_unique<cpu::ConvolutionKernel>(describe, attributes, dtypes[0], constants[kPointwiseWeight], 1, 1);
+std::unique_ptr<CpuKernel> create(const CpuNode& node) {
+  return std::make_unique<cpu::ConvolutionKernel>(describe, node, kPointwiseWeight, 1, 1);
 }
 
 }  // namespace
