@@ -15,7 +15,10 @@ from deploydcn.errors import InternalError
 from deploydcn.ops import OPS
 from deploydcn.spec import Attr, Expression, OpSpec, Tensor
 
-DTYPES = {"float32": "kFloat32", "float64": "kFloat64", "float16": "kFloat16", "bfloat16": "kBFloat16", "int64": "kInt64"}
+DTYPES = {
+    **{"float32": "kFloat32", "float64": "kFloat64", "float16": "kFloat16", "bfloat16": "kBFloat16"},
+    **{"int64": "kInt64", "uint8": "kUInt8", "int8": "kInt8", "int32": "kInt32"},
+}
 KINDS = {"int": "kInt", "ints": "kInts", "float": "kFloat", "string": "kString"}
 MAX_AXES = 32  # kMaxAxes of op_spec.h
 

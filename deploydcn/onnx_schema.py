@@ -31,6 +31,9 @@ ONNX_TYPES = {
     "float16": "tensor(float16)",
     "bfloat16": "tensor(bfloat16)",
     "int64": "tensor(int64)",
+    "uint8": "tensor(uint8)",
+    "int8": "tensor(int8)",
+    "int32": "tensor(int32)",
 }
 
 

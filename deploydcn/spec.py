@@ -125,7 +125,7 @@ class OpSpec:
 
     type_rows: allowed element types, one row per combination, keyed by type parameter; the backends build exactly these.
     sizes: axes that are computed rather than given, in order; at_least: smallest allowed size of an axis.
-    divisible: pairs (axis, divisor axis).
+    divisible: pairs (axis, divisor axis). gpu: whether there is a GPU kernel beside the CPU's.
     """
 
     name: str
@@ -139,6 +139,7 @@ class OpSpec:
     divisible: tuple[tuple[str, str], ...] = ()
     at_least: Mapping[str, int] = field(default_factory=dict)
     since_version: int = 1
+    gpu: bool = True
     standard_op: str = ""  # the ONNX operator of the default domain with this very signature, if there is one
 
     def attribute(self, name: str) -> Attr:

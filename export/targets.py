@@ -18,16 +18,18 @@ if TYPE_CHECKING:
 def _standard(model: ir.Model) -> list[str]:
     from deploydcn.export import graph
     from deploydcn.export.portable import decompose
+    from deploydcn.export.quantized import to_qdq
     from deploydcn.export.standard import to_standard
 
-    return [*graph.fold_batch_norm(model), *to_standard(model), *decompose(model)]
+    return [*graph.fold_batch_norm(model), *to_qdq(model), *to_standard(model), *decompose(model)]
 
 
 def _portable(model: ir.Model) -> list[str]:
     from deploydcn.export import graph
     from deploydcn.export.portable import decompose
+    from deploydcn.export.quantized import to_qdq
 
-    return [*graph.fold_batch_norm(model), *decompose(model)]
+    return [*graph.fold_batch_norm(model), *to_qdq(model), *decompose(model)]
 
 
 def _ort(model: ir.Model) -> list[str]:
@@ -38,8 +40,9 @@ def _ort(model: ir.Model) -> list[str]:
 
 def _tensorrt(model: ir.Model) -> list[str]:
     from deploydcn.export import graph
+    from deploydcn.export.quantized import to_qdq
 
-    return [*graph.fold_batch_norm(model), *graph.fuse_activations(model), *graph.add_zero_biases(model)]
+    return [*graph.fold_batch_norm(model), *to_qdq(model), *graph.fuse_activations(model), *graph.add_zero_biases(model)]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pytest
 from deploydcn import doctor, nvidia, tensorrt_runtimes
 from deploydcn.doctor import Finding, examine
 from deploydcn.errors import UserError
-from deploydcn.ops import OPS
+from deploydcn.ops import GPU_OPS
 
 
 class FakeLibcuda:
@@ -142,7 +142,7 @@ def test_plugin_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 @pytest.mark.backend("rtx")
 def test_the_real_plugin_library_loads_and_lists_its_plugins() -> None:
     (finding,) = [finding for finding in examine() if finding.subject == "TensorRT plugins"]
-    plugins = len(OPS) + 1  # the standard DeformConv
+    plugins = len(GPU_OPS) + 1  # the standard DeformConv
     assert finding == Finding("TensorRT plugins", "ok", f"libdeploydcn_trt.so loads and has {plugins} plugins")
 
 

@@ -38,6 +38,10 @@ def plugin_nodes(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, OpSpe
                     f"{node_label(node)}: deploydcn has no operator {node.op_type!r}; it has {', '.join(OWN)}; "
                     "install the deploydcn that wrote this file"
                 )
+            if not OWN[node.op_type].gpu:
+                raise InvalidModel(
+                    f"{node_label(node)}: {node.op_type} runs on CPUs only; convert the file with deploydcn convert --target tensorrt"
+                )
             yield node, OWN[node.op_type]
         elif node.domain in ("", "ai.onnx") and node.op_type in STANDARD:
             yield node, STANDARD[node.op_type]

@@ -25,6 +25,11 @@ def python_attributes(spec: OpSpec) -> tuple[Attr, ...]:
     return tuple(attr for attr in spec.attributes if attr.python_name)
 
 
+def is_differentiable(spec: OpSpec) -> bool:
+    """Whether its outputs are real numbers: rounding to integers has no gradient."""
+    return all("float" in value for tensor in spec.outputs for value in spec.type_values(tensor.type_param))
+
+
 def schema_text(spec: OpSpec) -> str:
     """The torch schema: tensors in the spec's order, then attributes with their defaults."""
     types = {"int": "int", "ints": "int[]", "float": "float", "string": "str"}
@@ -62,12 +67,12 @@ def _check(spec: OpSpec, inputs: Mapping[str, Tensor], attributes: Mapping[str, 
         for tensor in reversed(spec.inputs)
         if tensor.name in inputs
     }
-    if types not in [dict(row) for row in spec.type_rows]:
+    if not any(types.items() <= row.items() for row in spec.type_rows):  # absent inputs leave their parameter open
         allowed = "; ".join(", ".join(f"{k}={v}" for k, v in row.items()) for row in spec.type_rows)
         raise InvalidArgument(f"{spec.name} does not take element types {types}; wanted one of: {allowed}")
     for tensor in spec.inputs:
-        dtype = str(inputs[tensor.name].dtype).removeprefix("torch.") if tensor.name in inputs else types[tensor.type_param]
-        if dtype != types[tensor.type_param]:
+        dtype = str(inputs[tensor.name].dtype).removeprefix("torch.") if tensor.name in inputs else ""
+        if dtype and dtype != types[tensor.type_param]:
             raise InvalidArgument(f"{spec.name} input {tensor.name} is {dtype}; wanted {types[tensor.type_param]}, as the other inputs")
 
 
@@ -110,7 +115,8 @@ def _define(spec: OpSpec, implementation: Callable[..., Any]) -> None:
 
     op = torch.library.custom_op(f"{NAMESPACE}::{spec.snake_name}", eager, mutates_args=(), schema=schema_text(spec))
     op.register_fake(fake)
-    op.register_autograd(backward, setup_context=save)
+    if is_differentiable(spec):
+        op.register_autograd(backward, setup_context=save)
 
 
 for _op in OPS:

@@ -12,7 +12,17 @@ from typing import Any
 import numpy as np
 
 from deploydcn.errors import InvalidArgument
-from deploydcn.ops import dcnv3, dcnv4, deform_conv2d, deform_psroi_pool, deform_roi_pool, grouped_conv2d, ms_deform_attn, separable_conv2d
+from deploydcn.ops import (
+    dcnv3,
+    dcnv4,
+    deform_conv2d,
+    deform_psroi_pool,
+    deform_roi_pool,
+    grouped_conv2d,
+    ms_deform_attn,
+    qlinear_deform_conv2d,
+    separable_conv2d,
+)
 from deploydcn.ops.case import Case
 from deploydcn.spec import OpSpec
 
@@ -37,8 +47,12 @@ OPS: tuple[Op, ...] = (
     Op(dcnv4.SPEC, dcnv4.reference, dcnv4.CASES),
     Op(ms_deform_attn.SPEC, ms_deform_attn.reference, ms_deform_attn.CASES),
     Op(separable_conv2d.SPEC, separable_conv2d.reference, separable_conv2d.CASES),
+    Op(qlinear_deform_conv2d.SPEC, qlinear_deform_conv2d.reference, qlinear_deform_conv2d.CASES),
     # new-op: insert above
 )
+
+GPU_OPS = tuple(op for op in OPS if op.spec.gpu)
+"""Those with GPU kernels: TensorRT plugins, and custom ops of ONNX Runtime's CUDA execution provider."""
 
 
 def op_named(name: str) -> Op:

@@ -14,12 +14,22 @@ def spread(scale: float) -> Fill:
 
 def choice(*values: float) -> Fill:
     """Offsets drawn from a few exact values."""
-    return lambda rng, shape: rng.choice(np.array(values), shape)
+    return lambda rng, shape: np.asarray(rng.choice(np.array(values), shape))
 
 
 def half_mask(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Modulation in (0, 1), as after a sigmoid."""
     return rng.uniform(0.0, 1.0, shape)
+
+
+def any_byte(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Every value of an 8-bit type: 0 to 255, which wrap around in int8."""
+    return rng.integers(0, 256, shape)
+
+
+def integers(lowest: int, highest: int) -> Fill:
+    """Whole numbers, both ends included."""
+    return lambda rng, shape: rng.integers(lowest, highest + 1, shape)
 
 
 def alike(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from deploydcn.errors import DeployDcnError, InvalidArgument
-from deploydcn.ops import OPS
+from deploydcn.ops import GPU_OPS
 from deploydcn.spec import OpSpec
 from deploydcn.testing.native import build_target
 
@@ -20,7 +20,8 @@ Engine = Literal["source", "ptx75", "ptx80", "ptx"]
 Schedule = Literal["seq", "rev", "rand"]
 
 # deploydcn::DType. float64 exists there, but no plugin takes it.
-DTYPES = {np.dtype(np.float32): 0, np.dtype(np.float64): 1, np.dtype(np.float16): 2, np.dtype(ml_dtypes.bfloat16): 3, np.dtype(np.int64): 4}
+_DTYPES = (np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int64, np.uint8, np.int8, np.int32)  # of core/dtype.h, in its order
+DTYPES = {np.dtype(dtype): code for code, dtype in enumerate(_DTYPES)}
 DTYPE_OF = {code: dtype for dtype, code in DTYPES.items()}
 
 
@@ -203,10 +204,10 @@ def _load(path: str) -> ctypes.CDLL:
 
 
 def _spec_of(op: str) -> OpSpec:
-    for known in OPS:
+    for known in GPU_OPS:
         if op in (known.spec.name, known.spec.standard_op):
             return known.spec
-    raise InvalidArgument(f"no operator {op!r}; wanted one of {[known.spec.name for known in OPS]}")
+    raise InvalidArgument(f"no operator {op!r}; wanted one of {[known.spec.name for known in GPU_OPS]}")
 
 
 def _in_order(spec: OpSpec, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray | None]:

@@ -9,15 +9,18 @@
 
 namespace deploydcn {
 
-enum class DType : uint8_t { kFloat32, kFloat64, kFloat16, kBFloat16, kInt64 };
+enum class DType : uint8_t { kFloat32, kFloat64, kFloat16, kBFloat16, kInt64, kUInt8, kInt8, kInt32 };
 
 inline std::size_t size_of(DType type) {
   switch (type) {
     case DType::kInt64:
     case DType::kFloat64: return 8;
+    case DType::kInt32:
     case DType::kFloat32: return 4;
     case DType::kFloat16:
     case DType::kBFloat16: return 2;
+    case DType::kUInt8:
+    case DType::kInt8: return 1;
   }
   throw InternalError("unknown dtype");
 }
@@ -29,6 +32,9 @@ inline const char* name_of(DType type) {
     case DType::kFloat16: return "float16";
     case DType::kBFloat16: return "bfloat16";
     case DType::kInt64: return "int64";
+    case DType::kUInt8: return "uint8";
+    case DType::kInt8: return "int8";
+    case DType::kInt32: return "int32";
   }
   throw InternalError("unknown dtype");
 }
@@ -113,7 +119,10 @@ void load_as(const void* data, DType type, int64_t begin, int64_t count, Compute
       for (int64_t i = 0; i < count; ++i) out[i] = static_cast<Compute>(to_float(in[i]));
       return;
     }
-    case DType::kInt64: break;
+    case DType::kInt64:
+    case DType::kUInt8:
+    case DType::kInt8:
+    case DType::kInt32: break;
   }
   throw InternalError("not a floating-point type");
 }
@@ -141,7 +150,10 @@ void store_as(const Compute* in, int64_t count, void* data, DType type, int64_t 
       for (int64_t i = 0; i < count; ++i) out[i] = to_bfloat16(static_cast<float>(in[i]));
       return;
     }
-    case DType::kInt64: break;
+    case DType::kInt64:
+    case DType::kUInt8:
+    case DType::kInt8:
+    case DType::kInt32: break;
   }
   throw InternalError("not a floating-point type");
 }

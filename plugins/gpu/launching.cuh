@@ -28,9 +28,12 @@ auto with_type(DType dtype, Body&& body) {
     case DType::kFloat16: return body(__half());
     case DType::kBFloat16: return body(__nv_bfloat16());
     case DType::kFloat64:
-    case DType::kInt64: break;
+    case DType::kInt64:
+    case DType::kUInt8:
+    case DType::kInt8:
+    case DType::kInt32: break;
   }
-  throw InternalError("the GPU has no float64 kernels");
+  throw InternalError("the GPU has kernels for float32, float16 and bfloat16");
 }
 
 // The grid of a kernel with one thread per item, in blocks of `threads`. Throws InvalidArgument when there are too

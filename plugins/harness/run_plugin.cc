@@ -108,6 +108,9 @@ DataType data_type(int32_t dtype) {
     case DType::kFloat16: return DataType::kHALF;
     case DType::kBFloat16: return DataType::kBF16;
     case DType::kInt64: return DataType::kINT64;
+    case DType::kUInt8: return DataType::kUINT8;
+    case DType::kInt8: return DataType::kINT8;
+    case DType::kInt32: return DataType::kINT32;
     case DType::kFloat64: return DataType::kINT32;  // TensorRT has no float64: a type that plugins must refuse
   }
   throw Stopped("unknown dtype");

@@ -30,7 +30,17 @@ struct Allocator;
 struct CustomOp;
 
 enum ErrorCode { kFail = 1, kInvalidArgument = 2, kRuntimeException = 6 };
-enum ElementType { kUndefined = 0, kFloat = 1, kInt64 = 7, kFloat16 = 10, kDouble = 11, kBFloat16 = 16 };
+enum ElementType {
+  kUndefined = 0,
+  kFloat = 1,
+  kUInt8 = 2,
+  kInt8 = 3,
+  kInt32 = 6,
+  kInt64 = 7,
+  kFloat16 = 10,
+  kDouble = 11,
+  kBFloat16 = 16
+};
 enum Characteristic { kRequired = 0, kOptional = 1 };
 enum OpAttrType { kAttrInt = 1, kAttrInts = 2, kAttrFloat = 3, kAttrString = 5 };
 enum AllocatorType { kArenaAllocator = 1 };

@@ -7,6 +7,7 @@
 #include "ops/deform_roi_pool/deform_roi_pool_cpu.h"
 #include "ops/grouped_conv2d/grouped_conv2d_cpu.h"
 #include "ops/ms_deform_attn/ms_deform_attn_cpu.h"
+#include "ops/qlinear_deform_conv2d/qlinear_deform_conv2d_cpu.h"
 #include "ops/separable_conv2d/separable_conv2d_cpu.h"
 // new-op: include above
 #include "ort/providers.h"
@@ -16,8 +17,15 @@ namespace deploydcn::ort {
 namespace {
 
 const CpuOp* const kOps[] = {
-    &deform_conv2d::kCpuOp, &grouped_conv2d::kCpuOp, &deform_roi_pool::kCpuOp, &deform_psroi_pool::kCpuOp,
-    &dcnv3::kCpuOp,         &dcnv4::kCpuOp,          &ms_deform_attn::kCpuOp,  &separable_conv2d::kCpuOp,
+    &deform_conv2d::kCpuOp,
+    &grouped_conv2d::kCpuOp,
+    &deform_roi_pool::kCpuOp,
+    &deform_psroi_pool::kCpuOp,
+    &dcnv3::kCpuOp,
+    &dcnv4::kCpuOp,
+    &ms_deform_attn::kCpuOp,
+    &separable_conv2d::kCpuOp,
+    &qlinear_deform_conv2d::kCpuOp,
     // new-op: insert above
 };
 

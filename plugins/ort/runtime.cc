@@ -21,6 +21,9 @@ DType dtype_of(ElementType type) {
     case kFloat16: return DType::kFloat16;
     case kBFloat16: return DType::kBFloat16;
     case kInt64: return DType::kInt64;
+    case kUInt8: return DType::kUInt8;
+    case kInt8: return DType::kInt8;
+    case kInt32: return DType::kInt32;
     default: throw InternalError("a tensor of an undeclared element type reached the kernel");
   }
 }

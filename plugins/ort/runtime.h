@@ -78,6 +78,9 @@ inline ElementType element_type(DType type) {
     case DType::kFloat16: return kFloat16;
     case DType::kBFloat16: return kBFloat16;
     case DType::kInt64: return kInt64;
+    case DType::kUInt8: return kUInt8;
+    case DType::kInt8: return kInt8;
+    case DType::kInt32: return kInt32;
   }
   throw InternalError("unknown dtype");
 }

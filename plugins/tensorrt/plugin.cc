@@ -34,7 +34,10 @@ DataType data_type(DType type) {
     case DType::kFloat16: return DataType::kHALF;
     case DType::kBFloat16: return DataType::kBF16;
     case DType::kInt64: return DataType::kINT64;
-    case DType::kFloat64: break;
+    case DType::kFloat64:
+    case DType::kUInt8:
+    case DType::kInt8:
+    case DType::kInt32: break;
   }
   throw InternalError("TensorRT has no such element type");
 }

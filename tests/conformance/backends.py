@@ -49,7 +49,7 @@ def torch(op: Op, inputs: Inputs, attributes: Mapping[str, Any], types: Mapping[
     tensors = {name: pytorch.from_numpy(value.astype(np.float64)).to(dtypes[name]) for name, value in inputs.items()}
     outputs = call_with_onnx_names(op.spec, tensors, attributes)
     assert all(output.dtype == dtypes[op.spec.inputs[0].name] for output in outputs)
-    return [np.asarray(output.to(pytorch.float64).numpy()) for output in outputs]
+    return [np.asarray((output.to(pytorch.float64) if output.is_floating_point() else output).numpy()) for output in outputs]
 
 
 BACKENDS: dict[str, Backend] = {"ort": ort, "ort_variable_weight": ort_variable_weight, "torch": torch}

@@ -13,6 +13,7 @@ import hypothesis.strategies as st
 import numpy as np
 
 from deploydcn.ops import op_named
+from deploydcn.ops.qlinear_deform_conv2d.cases import OUTPUT_SCALE, largest_bias, scale_of_input
 from tests.conformance.backends import numpy_dtype
 from tests.cpp.driver import DriverCase
 
@@ -53,7 +54,7 @@ def _all_but(*positions: str) -> Callable[[DriverCase], Mapping[str, np.ndarray]
 # ----------------------------------------------------------------------------------------------------------- convolutions
 @st.composite
 def _convolution(draw: st.DrawFn, name: str) -> DriverCase:
-    deformable = name == "DeformConv2d"
+    deformable = name != "GroupedConv2d"
     group, offset_group = draw(SMALL), draw(SMALL)
     channels = int(np.lcm(group, offset_group)) * draw(st.integers(1, 6))
     outputs, kernel = group * draw(st.integers(1, 20)), (draw(SMALL), draw(SMALL))
@@ -72,7 +73,25 @@ def _convolution(draw: st.DrawFn, name: str) -> DriverCase:
         inputs["B"] = rng.standard_normal(outputs)
     if deformable and draw(st.booleans()):
         inputs["mask"] = rng.uniform(-1, 2, (n, taps, oh, ow))
+    if name == "QLinearDeformConv2d":
+        inputs |= _bytes(rng, inputs)
     return _case(draw, name, inputs, attributes, constant=draw(st.booleans()))
+
+
+def _bytes(rng: np.random.Generator, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Of QLinearDeformConv2d: data, weights and bias in 8 and 32 bits, zero points anywhere, scales that use Y's range."""
+    products = int(np.prod(inputs["W"].shape[1:]))
+    reach = largest_bias(products)
+    drawn = {
+        "X": rng.integers(0, 256, inputs["X"].shape),
+        "x_scale": np.array(scale_of_input(products)),
+        "x_zero_point": np.array(rng.integers(0, 256)),
+        "W": rng.integers(-127, 128, inputs["W"].shape),
+        "w_scale": rng.uniform(0.005, 0.015, inputs["W"].shape[0]),
+        "y_scale": np.array(OUTPUT_SCALE),
+        "y_zero_point": np.array(rng.integers(0, 256)),
+    }
+    return drawn | ({"B": rng.integers(-reach, reach + 1, inputs["B"].shape)} if "B" in inputs else {})
 
 
 @st.composite
@@ -162,6 +181,7 @@ def _levels(draw: st.DrawFn) -> DriverCase:
 STRATEGIES: dict[str, Strategy] = {
     # 1.1: the largest slope of an activation, silu.
     "DeformConv2d": Strategy(_convolution("DeformConv2d"), _all_but("offset"), 1.1),
+    "QLinearDeformConv2d": Strategy(_convolution("QLinearDeformConv2d"), _all_but()),
     "GroupedConv2d": Strategy(_convolution("GroupedConv2d"), _all_but(), 1.1),
     "SeparableConv2d": Strategy(_separable(), _all_but(), 1.1),
     "DCNv3": Strategy(_window("DCNv3"), _all_but("offset")),

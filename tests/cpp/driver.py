@@ -110,7 +110,7 @@ def _encode(case: DriverCase) -> bytes:
         array = case.inputs.get(tensor.name)
         parts.append(bytes([array is not None, tensor.name in case.constants]))
         if array is not None:
-            array = np.ascontiguousarray(array.astype(numpy_dtype(case.types[tensor.type_param])))
+            array = np.asarray(array, numpy_dtype(case.types[tensor.type_param]), order="C")
             shape = case.claimed_shapes.get(tensor.name, array.shape)
             header = struct.pack(f"<BI{array.ndim}qQ", DTYPES[array.dtype], array.ndim, *shape, array.nbytes)
             parts += [header, array.tobytes()]

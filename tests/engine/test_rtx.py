@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 
 import deploydcn
 from deploydcn.errors import DeployDcnError, InvalidArgument, InvalidModel, RuntimeFailure
-from deploydcn.ops import OPS
+from deploydcn.ops import GPU_OPS
 from tests.engine.models import ATTRIBUTES, FLOAT, HALF, constant, deformable, model_of, plain, written
 
 pytestmark = [pytest.mark.backend("rtx"), pytest.mark.slow]
@@ -220,7 +220,7 @@ def test_an_operator_nobody_has_is_named_with_our_domain(tmp_path: Path) -> None
         build(model, tmp_path)
     message = str(raised.value)
     assert "node 'pool' (FancyPool): neither TensorRT-RTX nor a loaded plugin has this operator" in message
-    ours = ", ".join(f"deploydcn::{op.spec.name}" for op in OPS)
+    ours = ", ".join(f"deploydcn::{op.spec.name}" for op in GPU_OPS)
     assert f"deploydcn brings {ours}, DeformConv" in message
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from deploydcn.ops import OPS
+from deploydcn.ops import GPU_OPS
 from tests.gpu import models, steps
 from tests.gpu.models import CHAIN, LAYERS
 from tests.gpu.statistics import interleaved
@@ -23,7 +23,7 @@ def _layout() -> list[str]:
 
 def _conformance() -> list[str]:
     lines = []
-    for op in OPS:
+    for op in GPU_OPS:
         rows = sum(not models.is_empty(case) for case in op.cases)
         types = [models.type_label(row) for row in models.gpu_types(op)]
         lines.append(f"{op.spec.name}: {rows} rows x {len(types)} type rows ({', '.join(types)}), against the float64 reference")

@@ -15,7 +15,7 @@ import onnx
 import deploydcn
 from deploydcn import doctor
 from deploydcn.errors import DeployDcnError
-from deploydcn.ops import OPS, Op
+from deploydcn.ops import GPU_OPS, Op
 from deploydcn.ops.case import Case
 from deploydcn.parity import default_tolerance
 from deploydcn.runners.engine_runner import EngineRunner
@@ -113,7 +113,7 @@ def layout(machine: Machine) -> Iterator[Outcome]:
 
 # ------------------------------------------------------------------------------------------------------------ conformance
 def conformance(machine: Machine) -> Iterator[Outcome]:
-    for op in OPS:
+    for op in GPU_OPS:
         for types in models.gpu_types(op):
             if types["T"] == "bfloat16" and not machine.has_bfloat16:
                 yield skipped("conformance", f"{op.spec.name} {models.type_label(types)}", "bfloat16 needs compute capability 8.0")
@@ -158,7 +158,7 @@ SHAPES = ((1, 8, 11, 13), (3, 8, 20, 9), (2, 8, 4, 4))
 
 def runner(machine: Machine) -> Iterator[Outcome]:
     """The runner's promises, on DeformConv2d with every size dynamic."""
-    op, dtype = OPS[0], "float16"
+    op, dtype = GPU_OPS[0], "float16"
     cases = [_dynamic_case(shape) for shape in SHAPES]
     types = {"T": dtype, "T1": dtype}
     constants = {name: value for name, value in models.inputs_of(op, cases[0], types).items() if is_constant(name)}

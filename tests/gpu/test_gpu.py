@@ -16,7 +16,7 @@ import pytest
 
 import deploydcn
 from deploydcn.nvidia import Gpu
-from deploydcn.ops import OPS, op_named
+from deploydcn.ops import GPU_OPS, op_named
 from tests.conformance.tolerances import TOLERANCE, relative_error
 from tests.gpu import __main__ as program
 from tests.gpu import models, report, steps, timing
@@ -155,7 +155,8 @@ def test_turing_has_no_bfloat16(monkeypatch: pytest.MonkeyPatch, fake: FakeMachi
     install_build(monkeypatch, fake)
     machine = Machine("tensorrt", fake.folder / "gpu", (7, 5))
     assert [outcome.item for outcome in steps.layout(machine) if outcome.state == "skip"] == ["bfloat16", "TF32"]
-    monkeypatch.setattr(steps, "OPS", [SimpleNamespace(spec=OPS[1].spec, cases=OPS[1].cases[:1], reference=OPS[1].reference)])
+    op = GPU_OPS[1]
+    monkeypatch.setattr(steps, "GPU_OPS", [SimpleNamespace(spec=op.spec, cases=op.cases[:1], reference=op.reference)])
     states = [(outcome.item, outcome.state) for outcome in steps.conformance(machine)]
     assert states == [
         ("GroupedConv2d float32 groups_2", "pass"),
@@ -164,10 +165,10 @@ def test_turing_has_no_bfloat16(monkeypatch: pytest.MonkeyPatch, fake: FakeMachi
     ]
 
 
-@pytest.mark.parametrize("op", OPS, ids=lambda op: op.spec.snake_name)
+@pytest.mark.parametrize("op", GPU_OPS, ids=lambda op: op.spec.snake_name)
 def test_conformance_rows_in_few_engines(monkeypatch: pytest.MonkeyPatch, fake: FakeMachine, op: object) -> None:
     built = install_build(monkeypatch, fake)
-    monkeypatch.setattr(steps, "OPS", [op])
+    monkeypatch.setattr(steps, "GPU_OPS", [op])
     outcomes = list(steps.conformance(on_fake(fake)))
     types = models.gpu_types(op)  # type: ignore[arg-type]
     assert len(built) == len(types)
@@ -182,8 +183,8 @@ def test_conformance_notices_a_small_error_in_one_output(monkeypatch: pytest.Mon
         return {name: value * (1 + (name == "relu.Y") * np.float32(1e-4)) for name, value in outputs.items()}
 
     install_build(monkeypatch, fake, defect=defect)
-    monkeypatch.setattr(steps, "OPS", [OPS[1]])
-    outcomes = steps._rows(on_fake(fake), OPS[1], {"T": "float32"})
+    monkeypatch.setattr(steps, "GPU_OPS", [GPU_OPS[1]])
+    outcomes = steps._rows(on_fake(fake), GPU_OPS[1], {"T": "float32"})
     assert [outcome.item for outcome in outcomes if outcome.state == "fail"] == ["GroupedConv2d float32 relu"]
 
 
@@ -197,11 +198,11 @@ def test_a_row_that_does_not_build_is_named_and_the_others_run(monkeypatch: pyte
         refuse(path, *rest, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(deploydcn, "build_engine", build)
-    outcomes = list(steps._rows(on_fake(fake), OPS[1], {"T": "float32"}))
+    outcomes = list(steps._rows(on_fake(fake), GPU_OPS[1], {"T": "float32"}))
     assert [(outcome.item, outcome.detail) for outcome in outcomes if outcome.state == "fail"] == [
         ("GroupedConv2d float32 groups_4", "TensorRT cannot build groups_4")
     ]
-    assert len(built) == len(OPS[1].cases) - 2
+    assert len(built) == len(GPU_OPS[1].cases) - 2
 
 
 def test_runner_step(monkeypatch: pytest.MonkeyPatch, fake: FakeMachine) -> None:
@@ -256,13 +257,13 @@ def test_tensorrt_rtx_builds_what_the_acceptance_builds(tmp_path: Path) -> None:
     machine = Machine("tensorrt-rtx", tmp_path, (8, 9))
     for dtype, tf32 in (("float16", None), ("bfloat16", None), ("float32", True)):
         machine.engine(models.layout_model(models.layout_patterns()[0], dtype), f"layout_{dtype}", tf32=tf32)
-    for op in OPS:
+    for op in GPU_OPS:
         for types in models.gpu_types(op):
             rows = {case.id: models.row_model(op, case, types) for case in op.cases if not models.is_empty(case)}
             machine.engine(models.side_by_side(rows), f"{op.spec.snake_name}_{models.type_label(types).replace('/', '_')}")
     for kind in ("ours", "dense"):
         machine.engine(models.chain_model(models.LAYERS[0], "float16", kind), f"chain_{kind}")
-    assert len(list(tmp_path.glob("*.engine"))) == 3 + sum(len(models.gpu_types(op)) for op in OPS) + 2
+    assert len(list(tmp_path.glob("*.engine"))) == 3 + sum(len(models.gpu_types(op)) for op in GPU_OPS) + 2
 
 
 # ------------------------------------------------------------------------------------------------------------------ models
@@ -279,7 +280,7 @@ def test_patterns_are_exact_in_every_type(size: tuple[int, int, int]) -> None:
 
 
 def test_side_by_side_keeps_every_row_apart() -> None:
-    op, types = OPS[0], {"T": "float32", "T1": "float32"}
+    op, types = GPU_OPS[0], {"T": "float32", "T1": "float32"}
     cases = [case for case in op.cases if not models.is_empty(case)][:6]
     merged = models.side_by_side({case.id: models.row_model(op, case, types) for case in cases})
     onnx.checker.check_model(merged)

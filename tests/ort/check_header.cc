@@ -29,6 +29,9 @@ DEPLOYDCN_SAME_FIELD(GetStartVersion)
 DEPLOYDCN_SAME_FIELD(GetEndVersion)
 
 static_assert(ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT == static_cast<int>(deploydcn::ort::kFloat), "float");
+static_assert(ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8 == static_cast<int>(deploydcn::ort::kUInt8), "uint8");
+static_assert(ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8 == static_cast<int>(deploydcn::ort::kInt8), "int8");
+static_assert(ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32 == static_cast<int>(deploydcn::ort::kInt32), "int32");
 static_assert(ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64 == static_cast<int>(deploydcn::ort::kInt64), "int64");
 static_assert(ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 == static_cast<int>(deploydcn::ort::kFloat16), "float16");
 static_assert(ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE == static_cast<int>(deploydcn::ort::kDouble), "double");

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import deploydcn
-from deploydcn.ops import OPS
+from deploydcn.ops import GPU_OPS
 from deploydcn.runners.cuda_memory import FIXES
 from tests.runners.fake_cuda import FakeCuda, Status, cudaMemcpyKind, cudaStreamCaptureMode
 from tests.runners.fake_tensorrt import ICudaEngine, IExecutionContext, IPluginRegistry, Runtime
@@ -182,7 +182,7 @@ def test_genuine_runtimes_have_what_we_use_and_fail_in_a_sentence(tmp_path: Path
     assert facts["plugins"] == ["''", "''"]
     assert facts["again"] == "''"
     assert facts["allocator"] == [True, True]
-    assert facts["creators"] == sorted(op.spec.name for op in OPS)
+    assert facts["creators"] == sorted(op.spec.name for op in GPU_OPS)
 
 
 def test_messages_lose_their_places_in_sources() -> None:

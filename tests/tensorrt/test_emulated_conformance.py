@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from deploydcn.ops import OPS, Op, op_named
+from deploydcn.ops import GPU_OPS, Op, op_named
 from deploydcn.ops.case import Case
 from deploydcn.testing import PluginFailure, run_plugin
 from deploydcn.testing.plugins import Engine, Schedule, run_kernel, run_ort_op
@@ -33,7 +33,7 @@ def gpu_rows(op: Op) -> list[Mapping[str, str]]:
 
 def rows() -> Iterator[Any]:
     for engine in ENGINES:
-        for op in OPS:
+        for op in GPU_OPS:
             for types in gpu_rows(op):
                 if engine == "ptx75" and types["T"] == "bfloat16":
                     continue  # no such tensor cores before 8.0: refused, see below
@@ -50,7 +50,7 @@ def test_plugin_equals_reference_on_every_schedule(op: Op, case: Case, types: Ma
     assert len({b"".join(output.tobytes() for output in outputs) for outputs in runs}) == 1
 
 
-LINEAR = [(op, naive) for op in OPS for naive in (False, True) if not naive or op.spec.name in ("DeformConv2d", "GroupedConv2d")]
+LINEAR = [(op, naive) for op in GPU_OPS for naive in (False, True) if not naive or op.spec.name in ("DeformConv2d", "GroupedConv2d")]
 
 
 @pytest.mark.parametrize(("op", "naive"), LINEAR, ids=[f"{op.spec.snake_name}-{'naive' if naive else 'kernel'}" for op, naive in LINEAR])
@@ -65,7 +65,7 @@ def test_kernels_on_linear_layouts(op: Op, naive: bool) -> None:
 
 
 def test_bfloat16_products_are_refused_before_compute_capability_8() -> None:
-    op = next(op for op in OPS if op.spec.name == "GroupedConv2d")
+    op = next(op for op in GPU_OPS if op.spec.name == "GroupedConv2d")
     inputs = inputs_of(op, Case("bf16", {"X": (1, 16, 4, 4), "W": (16, 16, 1, 1)}), {"T": "bfloat16"})
     with pytest.raises(PluginFailure, match=r"bfloat16 needs a GPU of compute capability 8\.0 or newer; use float16"):
         run_plugin("GroupedConv2d", inputs, {}, engine="ptx75")
@@ -77,7 +77,7 @@ WIDE_TILES = Case("wide_tiles", {"X": (6, 72, 9, 9), "W": (136, 72, 3, 3), "offs
 @pytest.mark.parametrize("engine", ["source", "ptx80"])
 def test_wide_tiles_where_they_keep_the_gpu_busy(engine: Engine) -> None:
     """More than 64 output channels and more blocks than the emulator's multiprocessors: the 128-column tiles."""
-    op = next(op for op in OPS if op.spec.name == "DeformConv2d")
+    op = next(op for op in GPU_OPS if op.spec.name == "DeformConv2d")
     inputs = inputs_of(op, WIDE_TILES, {"T": "float16", "T1": "float16"})
     outputs = [run_plugin("DeformConv2d", inputs, WIDE_TILES.attributes, engine=engine, schedule=s)[0] for s in SCHEDULES]
     assert relative_error(outputs[0], op.reference(inputs, WIDE_TILES.attributes)[0]) <= TOLERANCE["float16"]
@@ -93,7 +93,7 @@ def products(case: Case) -> int:
 
 
 @pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
-@pytest.mark.parametrize("op", OPS, ids=lambda op: op.spec.snake_name)
+@pytest.mark.parametrize("op", GPU_OPS, ids=lambda op: op.spec.snake_name)
 def test_plugins_under_sanitizers(op: Op, sanitizers: str) -> None:
     """No access outside any tensor, and no race within or between blocks, whatever the offsets are."""
     limit = 1_000_000 if sanitizers == "thread" else None
@@ -108,7 +108,7 @@ def test_plugins_under_sanitizers(op: Op, sanitizers: str) -> None:
             assert largest_error(result, op.reference(case.inputs, case.attributes)) <= gpu_tolerance(op, types)
 
 
-@pytest.mark.parametrize("op", OPS, ids=lambda op: op.spec.snake_name)
+@pytest.mark.parametrize("op", GPU_OPS, ids=lambda op: op.spec.snake_name)
 def test_onnxruntime_cuda_ops_on_a_fake_runtime(op: Op) -> None:
     """The same kernels as custom ops of the CUDA execution provider: on its stream, with its allocator."""
     for types in gpu_rows(op):
@@ -132,7 +132,7 @@ def error_bound(strategy: Strategy, case: DriverCase, wanted: np.ndarray) -> np.
     return np.asarray(1.01 * rounding + TOLERANCE["float32"] * max(1e-2, float(np.max(magnitude, initial=0.0))))
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if op_named(name).spec.gpu])
 def test_any_shape_through_the_plugin(name: str) -> None:
     """Configurations that hypothesis draws, positions of any magnitude, against the reference."""
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from deploydcn import plugin_library_path
-from deploydcn.ops import OPS
+from deploydcn.ops import GPU_OPS
 from tests.tensorrt.runtimes import RUNTIMES, runtime_environment
 
 pytestmark = [pytest.mark.backend("emulation"), pytest.mark.backend("rtx"), pytest.mark.slow]
@@ -61,7 +61,7 @@ def test_the_same_file_serves_every_runtime(name: str) -> None:
     facts = json.loads(done.stdout.splitlines()[-1])
     assert name.rpartition("-")[2] in facts["version"]
     assert facts["loaded"]
-    assert facts["creators"] == sorted([["DeformConv", "1", ""], *([op.spec.name, "1", "deploydcn"] for op in OPS)])
+    assert facts["creators"] == sorted([["DeformConv", "1", ""], *([op.spec.name, "1", "deploydcn"] for op in GPU_OPS)])
     for op in ("DeformConv2d", "DeformConv", "GroupedConv2d"):
         assert facts[op] == [True, True, op]
     assert facts["zero_stride"]

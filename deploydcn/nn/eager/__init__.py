@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from deploydcn.nn.eager import attention, convolutions, roi_pooling
+from deploydcn.nn.eager import attention, convolutions, quantized, roi_pooling
 
 IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "DeformConv2d": convolutions.deform_conv2d,
@@ -19,6 +19,7 @@ IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "DCNv4": attention.dcnv4,
     "MSDeformAttn": attention.ms_deform_attn,
     "SeparableConv2d": convolutions.separable_conv2d,
+    "QLinearDeformConv2d": quantized.qlinear_deform_conv2d,
     # new-op: insert above
 }
 """By operator name; each returns a tensor, or a tuple of as many as the operator has outputs."""

@@ -6,6 +6,10 @@ from deploydcn.ops.activations import ACTIVATION
 from deploydcn.ops.window import OUTPUT_SIZES, WINDOW
 from deploydcn.spec import Attr, OpSpec, Tensor
 
+OFFSET_GROUP = Attr(
+    "offset_group", "int", 1, ("OG",), minimum=1, python_name="offset_groups", doc="groups of channels with their own offsets"
+)
+
 SPEC = OpSpec(
     name="DeformConv2d",
     snake_name="deform_conv2d",
@@ -17,7 +21,7 @@ SPEC = OpSpec(
     ),
     attributes=(
         *WINDOW,
-        Attr("offset_group", "int", 1, ("OG",), minimum=1, python_name="offset_groups", doc="groups of channels with their own offsets"),
+        OFFSET_GROUP,
         ACTIVATION,
     ),
     inputs=(

@@ -35,7 +35,10 @@ void with_element(DType dtype, Body&& body) {
     case DType::kFloat64: return body(double());
     case DType::kFloat16: return body(Half());
     case DType::kBFloat16: return body(BFloat16());
-    case DType::kInt64: break;
+    case DType::kInt64:
+    case DType::kUInt8:
+    case DType::kInt8:
+    case DType::kInt32: break;
   }
   throw InternalError("not a floating-point type");
 }
