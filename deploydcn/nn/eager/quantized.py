@@ -44,7 +44,7 @@ def qlinear_deform_conv2d(
         x = columns + t % kernel_w * dilation[1] + shift[:, :, t, 1]
         samples[:, :, :, t] = _bilinear(image, y.flatten(2), x.flatten(2), height, width)
     if factor is not None:
-        samples = samples * factor
+        samples = samples * torch.where(factor.isfinite(), factor, 0.0)
     samples = _rounded(samples, input.dtype, input_zero_point).reshape(batch, groups, channels // groups * taps, positions)
     matrix = weight.double().reshape(groups, outputs // groups, -1)
     total = (matrix @ samples).reshape(batch, outputs, out_height, out_width)

@@ -91,7 +91,7 @@ CASES: tuple[Case, ...] = (
     _case("largest_bias", fills={"B": choice(-(2**31), 2**31 - 1)}, why="acc is wider than 32 bits"),
     _case("mask_large", mask_fill=choice(-2.0, 3.0), why="samples saturate"),
     _case("mask_zero", mask_fill=choice(0.0)),
-    _case("mask_not_finite", mask_fill=choice(float("nan"), float("inf"), float("-inf"), 0.75), why="NaN becomes 0, infinity saturates"),
+    _case("mask_not_finite", mask_fill=choice(float("nan"), float("inf"), float("-inf"), 0.75), why="such a sample is 0"),
     _case("halves", x=(2, 8, 7, 9), mask_fill=choice(0.5, 1.0), offset=choice(-0.5, 0.0, 0.5, 1.5), why="ties go to even integers"),
     _case("dead_channel", fills={"w_scale": choice(0.0, 0.01)}, why="a weight of zeros may be given a scale of 0"),
     _case("asym_kernel", kernel=(3, 2), why="h and w swapped"),

@@ -25,6 +25,7 @@ def reference(inputs: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -
     wide = {name: value.astype(np.float64) for name, value in inputs.items()}
     image, offset, taps = wide["X"] - wide["x_zero_point"], wide["offset"], a["KH"] * a["KW"]
     mask = wide.get("mask", np.ones((a["N"], a["OG"] * taps, a["OH"], a["OW"])))
+    mask = np.where(np.isfinite(mask), mask, 0.0)
     rows = np.arange(a["OH"])[:, None] * a["SH"] - a["PT"]
     columns = np.arange(a["OW"])[None, :] * a["SW"] - a["PL"]
     group_channels = a["C"] // a["OG"]
@@ -37,8 +38,7 @@ def reference(inputs: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -
                 i, j = divmod(t, a["KW"])
                 y = rows + i * a["DH"] + offset[n, q * 2 * taps + 2 * t]
                 x = columns + j * a["DW"] + offset[n, q * 2 * taps + 2 * t + 1]
-                with np.errstate(invalid="ignore"):  # a mask of infinity on a sample of 0
-                    sampled[n, channels, t] = mask[n, q * taps + t] * bilinear(image[n, channels], y, x)
+                sampled[n, channels, t] = mask[n, q * taps + t] * bilinear(image[n, channels], y, x)
     sampled = _rounded(sampled, limits, wide["x_zero_point"])
 
     m_per_group, c_per_group = a["M"] // a["G"], a["C"] // a["G"]

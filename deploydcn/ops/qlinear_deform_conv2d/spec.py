@@ -15,7 +15,7 @@ SPEC = OpSpec(
         "mask * bilinear(xc), at DeformConv2d's positions, rounded half to even and saturated to the range of T minus x_zero_point: a "
         "value of T again, which is what products of 8-bit integers need. Then acc = sum of W * s over taps and channels + B, an exact "
         "integer, y = activation(acc * x_scale * w_scale[m]), and Y = saturate(round(y / y_scale) + y_zero_point), rounding half to even. "
-        "Every value that is not a number (a NaN mask, 0/0) counts as 0 before it is rounded; NaN and infinite coordinates sample 0. W is "
+        "A mask that is not finite counts as 0, as does a result that is not a number (0/0); NaN and infinite coordinates sample 0. W is "
         "symmetric: its zero point is 0. C//G*KH*KW is at most 65793, so that the products add up in 32 bits. Runs on CPUs only; GPUs take "
         "8-bit models with QuantizeLinear and DequantizeLinear nodes."
     ),

@@ -3,18 +3,13 @@
 
 #include <algorithm>
 
+#include "core/cpu/stored_values.h"
 #include "core/cpu/thread_arena.h"
 #include "core/cpu/tiled_convolution.h"
 
 namespace deploydcn::cpu {
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Whether a tensor holds F, so that it is read and written in place.
-template <class F>
-bool stored_as(const TensorView& view) {
-  return view.dtype == (sizeof(F) == 4 ? DType::kFloat32 : DType::kFloat64);
-}
 
 template <class F>
 class BlockedImage {
@@ -63,7 +58,7 @@ class BlockedImage {
     arena.reset(direct ? 0 : ThreadArena::bytes_for<F>(block.channels * count));
     F* converted = direct ? nullptr : arena.template take<F>(block.channels * count);
     for (int c = 0; !direct && c < block.channels; ++c) {
-      load_as<F>(arguments_.input.data, arguments_.input.dtype, from(c), count, converted + c * count);
+      load_input<F>(arguments_, from(c), count, converted + c * count);
     }
     tile_kernels<F>().block_pixels(direct ? static_cast<const F*>(arguments_.input.data) + from(0) : converted,
                                    direct ? pixels : count, block.channels, first, count, shape_.width, plane,

@@ -112,16 +112,29 @@ void check_limits(const ConvolutionShape& s) {
   require("the number of channels", std::max(s.channels, s.outputs), int64_t{1} << 30);
 }
 
+namespace {
+
+// Null where the processor's tiles do not have these products.
 template <class F>
-PackedWeights<F>::PackedWeights(const TensorView& weight, int64_t groups, int64_t offset_groups, Products products)
-    : matrix_(&tile_kernels<F>().fused) {
+const MatrixKernels<F>* tiles_for(Products products) {
+  switch (products) {
+    case Products::kFused: return nullptr;
+    case Products::kFloat32: return tile_kernels<F>().tiled;
+    case Products::kBFloat16: return tile_kernels<F>().tiled_bfloat16;
+    case Products::kBytes: return tile_kernels<F>().tiled_bytes;
+  }
+  throw InternalError("unknown products");
+}
+
+}  // namespace
+
+template <class F>
+PackedWeights<F>::PackedWeights(const TensorView& weight, int64_t groups, int64_t offset_groups, Products products,
+                                Span<const float> scale)
+    : matrix_(products == Products::kBytes ? &tile_kernels<F>().rounded : &tile_kernels<F>().fused) {
   const ConvolutionShape shape = weight_shape(weight.shape, groups, offset_groups);
   plan_ = make_plan(shape, *matrix_);
-  const TileKernels<F>& kernels = tile_kernels<F>();
-  const MatrixKernels<F>* tiled = products == Products::kFused     ? nullptr
-                                  : products == Products::kFloat32 ? kernels.tiled
-                                                                   : kernels.tiled_bfloat16;
-  if (tiled) {
+  if (const MatrixKernels<F>* tiled = tiles_for<F>(products)) {
     ChannelPlan plan = make_plan(shape, *tiled);
     if (suits_tiles<F>(shape, plan)) {
       matrix_ = tiled;
@@ -130,13 +143,35 @@ PackedWeights<F>::PackedWeights(const TensorView& weight, int64_t groups, int64_
   }
   const int64_t count = element_count(weight.shape);
   std::vector<F> converted(static_cast<std::size_t>(count));
-  load_as<F>(weight.data, weight.dtype, 0, count, converted.data());
+  if (products == Products::kBytes) {
+    std::copy_n(static_cast<const int8_t*>(weight.data), count, converted.begin());
+    if (matrix_->finish_sums) {
+      sum_weights(shape, converted.data(), scale);
+    } else {  // sums are numbers like any other: in units of the output at once
+      for (int64_t i = 0; i < count; ++i) converted[i] *= static_cast<F>(scale[i / (count / shape.outputs)]);
+    }
+  } else {
+    load_as<F>(weight.data, weight.dtype, 0, count, converted.data());
+  }
   if (plan_.planes) {
     values_ = std::move(converted);
   } else if (shape.depthwise()) {
     pack_depthwise(shape, converted.data());
   } else {
     pack_matrix(shape, converted.data());
+  }
+}
+
+template <class F>
+void PackedWeights<F>::sum_weights(const ConvolutionShape& shape, const F* weight, Span<const float> scale) {
+  const int64_t row = plan_.vectors * tile_kernels<F>().lanes, group = plan_.columns * row;
+  const int64_t products = shape.channels / shape.groups * shape.taps();
+  weight_sums_.assign(static_cast<std::size_t>(shape.groups * group), 0);
+  scale_.assign(static_cast<std::size_t>(shape.groups * group), F{0});
+  for (int64_t m = 0; m < shape.outputs; ++m) {
+    const int64_t place = m / plan_.outputs_per_group * group + m % plan_.outputs_per_group;
+    for (int64_t i = 0; i < products; ++i) weight_sums_[place] += static_cast<int32_t>(weight[m * products + i]);
+    scale_[place] = static_cast<F>(scale[m]);
   }
 }
 

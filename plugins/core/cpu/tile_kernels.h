@@ -26,6 +26,15 @@ struct Taps {
   int64_t stride;  // pixels of a tile, rounded up to whole vectors
 };
 
+// One channel block of an image, and what its samples may be.
+template <class F>
+struct SampledBlock {
+  const F* image;  // blocked
+  int64_t row;     // elements per row: (W + 2) * CB
+  int cb;
+  F low, high;  // whole numbers: samples that are rounded stay within these, and NaN becomes 0
+};
+
 template <class F>
 struct TapGeometry {
   const int32_t* base_y;  // [pixel] row of tap (0, 0) before padding is removed: oh * stride_h - pad_top
@@ -80,11 +89,11 @@ struct MatrixKernels {
   int vectors;          // of a row of accumulators; 0: one or two
   bool finite_only;     // values that are not finite spoil more sums than they should
 
-  // Fills a panel from one channel block: `row` elements per row of it, (W + 2) * CB.
-  void (*sample_bilinear)(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_begin, int tap_end,
-                          int64_t pixels, void* panel);
-  void (*sample_exact)(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_begin, int tap_end,
-                       int64_t pixels, void* panel);
+  // Fills a panel from one channel block.
+  void (*sample_bilinear)(const SampledBlock<F>& block, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
+                          void* panel);
+  void (*sample_exact)(const SampledBlock<F>& block, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
+                       void* panel);
   // Fills a panel of one tap with activation(sums[pixel * cb + c] + bias[c]): finished depthwise sums of a separable
   // convolution.
   void (*fill_panel)(const F* sums, int64_t pixels, int cb, const F* bias, Activation activation, void* panel);
@@ -92,6 +101,10 @@ struct MatrixKernels {
   // Packs weights[k][row], row = vectors * lanes, k < depth; returns how many bytes that takes. out may be null.
   int64_t (*pack)(const F* weights, int64_t depth, int row, void* out);
   void (*multiply)(const Product<F>& product);
+
+  // Null where sums are numbers of F. Otherwise they are 32-bit integers, of samples counted from the lowest, and
+  // become F: sums[pixel][r] = (sums[pixel][r] + correction[r]) * scale[r], r < row.
+  void (*finish_sums)(F* sums, int64_t pixels, int row, const int32_t* correction, const F* scale);
 };
 
 // Of one call of sum_shifted: outputs, and vectors of pixels in a block.
@@ -118,20 +131,26 @@ struct TileKernels {
   void (*exact_tap)(const TapGeometry<F>& geometry, int64_t pixels, int tap, Taps<F>& taps);
 
   // Fills planes[(tap * cb + c) * stride + pixel]; whole vectors of pixels.
-  void (*sample_planes)(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_count, int64_t pixels,
-                        F* planes, int64_t stride);
+  void (*sample_planes)(const SampledBlock<F>& block, const Taps<F>& taps, int tap_count, int64_t pixels, F* planes,
+                        int64_t stride);
+  void (*rounded_planes)(const SampledBlock<F>& block, const Taps<F>& taps, int tap_count, int64_t pixels, F* planes,
+                         int64_t stride);
 
-  MatrixKernels<F> fused;  // products by fused multiply-add
-  // Products by the processor's matrix tiles, as precise and of numbers rounded to bfloat16; null: it has none.
-  const MatrixKernels<F>*tiled, *tiled_bfloat16;
+  // By fused multiply-add: of samples as they are, and rounded to whole numbers.
+  MatrixKernels<F> fused, rounded;
+  // By the processor's matrix tiles: as precise, of numbers rounded to bfloat16, of samples and weights that are whole
+  // numbers of 8 bits. Null: it has none.
+  const MatrixKernels<F>*tiled, *tiled_bfloat16, *tiled_bytes;
 
   // Whether all of them are finite.
   bool (*finite)(const F* values, int64_t count);
 
   // out[pixel * cb + c] = sum over taps of sample[pixel][tap][c] * weight[tap][c], c < cb: depthwise convolution.
-  void (*depthwise_bilinear)(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_count, int64_t pixels,
+  void (*depthwise_bilinear)(const SampledBlock<F>& block, const Taps<F>& taps, int tap_count, int64_t pixels,
                              const F* weight, F* out);
-  void (*depthwise_exact)(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_count, int64_t pixels,
+  void (*depthwise_rounded)(const SampledBlock<F>& block, const Taps<F>& taps, int tap_count, int64_t pixels,
+                            const F* weight, F* out);
+  void (*depthwise_exact)(const SampledBlock<F>& block, const Taps<F>& taps, int tap_count, int64_t pixels,
                           const F* weight, F* out);
 
   // out[channel * plane_stride + pixel] = activation(tile[pixel * ld + channel] + bias[channel]) for `channels`

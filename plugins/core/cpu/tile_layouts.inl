@@ -119,7 +119,7 @@ void fill_panel(const F* sums, int64_t pixels, int cb, const F* bias, Activation
       for (int v = 0; v < Panel::kVectors; ++v) {
         values[v] = activate<F>(load<F>(sums + p * cb + c + v * n) + load<F>(bias + c + v * n), activation);
       }
-      out.put(values);
+      out.put(values, {});
     }
   }
 }

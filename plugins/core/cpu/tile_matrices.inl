@@ -5,6 +5,8 @@
 // are below half a unit in the last place of a float32 and left out; six remain, still more than twice as fast. Samples
 // are cut (two operations), weights rounded to nearest, so that what is left out has no bias. Denormal parts count as
 // zero. An infinite value has no such parts: it becomes NaN, which the caller detects and computes again without tiles.
+//
+// Whole numbers of 8 bits are multiplied as they are and summed in 32 bits, four in the place of two bfloat16.
 #pragma once
 
 #include "core/cpu/simd.inl"
@@ -19,14 +21,20 @@
 namespace deploydcn::cpu {
 namespace {
 
-// By so many parts of each number.
-template <class F, int kParts>
+// What the tiles hold: numbers in three parts, numbers rounded to one, whole numbers.
+enum class Tiles { kFloat32, kBFloat16, kBytes };
+
+template <class F, Tiles kTiles>
 constexpr const MatrixKernels<F>* kTiled = nullptr;
 
 #if defined(__AMX_BF16__)
 
-constexpr int kTileRows = 16, kTileBytes = 1024, kTileDepth = 32;  // pixels; bytes; channels
-constexpr int kColumns = 2;                                        // tiles of 16 outputs side by side
+constexpr int kTileRows = 16, kTileBytes = 1024;  // pixels; bytes
+constexpr int kColumns = 2;                       // tiles of 16 outputs side by side
+template <Tiles kTiles>
+constexpr int kParts = kTiles == Tiles::kFloat32 ? 3 : 1;
+template <Tiles kTiles>
+constexpr int kTileDepth = kTiles == Tiles::kBytes ? 64 : 32;  // channels
 
 typedef uint32_t Words __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES)));
 
@@ -36,27 +44,49 @@ inline __attribute__((always_inline)) Words round_to_upper(Vector<float> value) 
   return value == value ? word + 0x7fff + (word >> 16 & 1) : word;
 }
 
-// Tiles of 16 pixels x 32 channels, [16 pixels][32 channels][part]; channels c and 16 + c lie side by side.
-template <int kParts>
+// Panels are tiles of 16 pixels x 64 bytes, [16 pixels][64 bytes of channels][part]. A vector of channels c, its
+// neighbour of channels 16 + c and so on lie side by side: packing them takes no shuffles.
+template <Tiles kTiles>
 struct TilePanel {
-  static constexpr int kVectors = 2;
+  static constexpr int kVectors = kTileDepth<kTiles> / kTileRows;
+  static constexpr int kStep = kParts<kTiles> * kTileBytes;
   unsigned char* to;
   inline __attribute__((always_inline)) TilePanel(void* panel, int64_t pixel, int64_t values)
-      : to(static_cast<unsigned char*>(panel) + pixel / kTileRows * (values / kTileDepth) * kParts * kTileBytes +
+      : to(static_cast<unsigned char*>(panel) + pixel / kTileRows * (values / kTileDepth<kTiles>)*kStep +
            pixel % kTileRows * 64) {}
-  inline __attribute__((always_inline)) void put(const Vector<float>* values) {
-    Vector<float> a = values[0], b = values[1];
+
+  inline __attribute__((always_inline)) void put(const Vector<float>* values, const SampledBlock<float>& block) {
+    if constexpr (kTiles == Tiles::kBytes) {
+      put_bytes(values, block);
+    } else {
+      put_parts(values[0], values[1]);
+    }
+    to += kStep;
+  }
+
+ private:
+  inline __attribute__((always_inline)) void put_parts(Vector<float> a, Vector<float> b) {
 #pragma GCC unroll 3
-    for (int part = 0; part < kParts; ++part) {
-      const Words word_a = kParts == 1 ? round_to_upper(a) : reinterpret_cast<Words>(a);
-      const Words upper_a = word_a & 0xffff0000;
-      const Words upper_b = (kParts == 1 ? round_to_upper(b) : reinterpret_cast<Words>(b)) & 0xffff0000;
+    for (int part = 0; part < kParts<kTiles>; ++part) {
+      constexpr bool rounds = kTiles == Tiles::kBFloat16;
+      const Words word_a = rounds ? round_to_upper(a) : reinterpret_cast<Words>(a);
+      const Words word_b = rounds ? round_to_upper(b) : reinterpret_cast<Words>(b);
+      const Words upper_a = word_a & 0xffff0000, upper_b = word_b & 0xffff0000;
       const Words both = word_a >> 16 | upper_b;
       __builtin_memcpy(to + part * kTileBytes, &both, sizeof both);
       a -= reinterpret_cast<Vector<float>>(upper_a);
       b -= reinterpret_cast<Vector<float>>(upper_b);
     }
-    to += kParts * kTileBytes;
+  }
+  // Counted from the lowest: from 0 to 255.
+  inline __attribute__((always_inline)) void put_bytes(const Vector<float>* values, const SampledBlock<float>& block) {
+    Words all{};
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) {
+      const Vector<float> counted = round_within<float>(values[v], block.low, block.high) - block.low;
+      all |= reinterpret_cast<Words>(__builtin_convertvector(counted, Integers<float>)) << 8 * v;
+    }
+    __builtin_memcpy(to, &all, sizeof all);
   }
 };
 
@@ -68,32 +98,49 @@ inline uint32_t nearest(float value) {
   return (word + 0x7fffu + (word >> 16 & 1u)) >> 16;
 }
 
-// [32 channels][part][16 outputs]: tiles of 16 rows, each two channels of 16 outputs.
-template <int kParts>
+// [channels of a tile][part][16 outputs]: tiles of 16 rows, each the two or four channels side by side of 16 outputs.
+template <Tiles kTiles>
 int64_t pack_tiles(const float* weights, int64_t depth, int row, void* out) {
-  const int64_t steps = depth / kTileDepth, columns = row / kTileRows;
-  auto* to = static_cast<uint16_t*>(out);
+  constexpr int together = kTileDepth<kTiles> / kTileRows;
+  const int64_t steps = depth / kTileDepth<kTiles>, columns = row / kTileRows;
   for (int64_t step = 0; out && step < steps; ++step) {
     for (int64_t column = 0; column < columns; ++column) {
-      for (int pair = 0; pair < kTileRows; ++pair) {
-        for (int output = 0; output < kTileRows; ++output) {
-          for (int half = 0; half < 2; ++half) {
-            const int64_t channel = step * kTileDepth + half * kTileRows + pair;
-            float left = weights[channel * row + column * kTileRows + output];
-            for (int part = 0; part < kParts; ++part) {
-              const uint32_t word = nearest(left), wide = word << 16;
-              const int64_t tile = (step * kParts + part) * columns + column;
-              to[tile * (kTileBytes / 2) + pair * 32 + output * 2 + half] = static_cast<uint16_t>(word);
-              float rounded;
-              __builtin_memcpy(&rounded, &wide, sizeof rounded);
-              left -= rounded;
-            }
+      for (int place = 0; place < kTileRows * kTileDepth<kTiles>; ++place) {
+        const int side = place / kTileDepth<kTiles>, output = place / together % kTileRows, which = place % together;
+        const int64_t channel = step * kTileDepth<kTiles> + which * kTileRows + side;
+        float left = weights[channel * row + column * kTileRows + output];
+        if constexpr (kTiles == Tiles::kBytes) {
+          static_cast<int8_t*>(out)[(step * columns + column) * kTileBytes + place] = static_cast<int8_t>(left);
+        } else {
+          for (int part = 0; part < kParts<kTiles>; ++part) {
+            const uint32_t word = nearest(left), wide = word << 16;
+            const int64_t tile = (step * kParts<kTiles> + part) * columns + column;
+            static_cast<uint16_t*>(out)[tile * (kTileBytes / 2) + place] = static_cast<uint16_t>(word);
+            float rounded;
+            __builtin_memcpy(&rounded, &wide, sizeof rounded);
+            left -= rounded;
           }
         }
       }
     }
   }
-  return steps * kParts * columns * kTileBytes;
+  return steps * kParts<kTiles> * columns * kTileBytes;
+}
+
+inline __attribute__((always_inline)) Integers<float> load_whole(const void* from) {
+  Integers<float> value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return value;
+}
+
+// Sums of whole numbers, in the place of the numbers they become.
+inline void finish_whole(float* sums, int64_t pixels, int row, const int32_t* correction, const float* scale) {
+  for (int64_t p = 0; p < pixels; ++p, sums += row) {
+    for (int r = 0; r < row; r += Simd<float>::kLanes) {
+      const Integers<float> sum = load_whole(sums + r) + load_whole(correction + r);
+      store<float>(sums + r, __builtin_convertvector(sum, Vector<float>) * load<float>(scale + r));
+    }
+  }
 }
 
 struct alignas(64) TileConfiguration {
@@ -108,17 +155,23 @@ struct alignas(64) TileConfiguration {
   _tile_loadd(6, (from), 64);   \
   _tile_loadd(7, (from) + kTileBytes, 64)
 #define DEPLOYDCN_ROW_PRODUCTS(left, right, a) \
-  _tile_dpbf16ps(left, a, 6);                  \
-  _tile_dpbf16ps(right, a, 7)
+  if constexpr (kTiles == Tiles::kBytes) {     \
+    _tile_dpbusd(left, a, 6);                  \
+    _tile_dpbusd(right, a, 7);                 \
+  } else {                                     \
+    _tile_dpbf16ps(left, a, 6);                \
+    _tile_dpbf16ps(right, a, 7);               \
+  }
 
+constexpr int kSums = kColumns * kTileRows * kTileRows;              // of 16 pixels
 constexpr int64_t kSumBytes = kColumns * kTileRows * sizeof(float);  // a row of sums
 constexpr int kWeightBytes = kColumns * kTileBytes;                  // one part of one step's weights
 
 // 32 pixels x 32 outputs.
-template <int kParts>
+template <Tiles kTiles>
 void multiply_square(const unsigned char* upper, const unsigned char* lower, const unsigned char* weight, int64_t steps,
                      float* sums, bool accumulate) {
-  float* next = sums + kTileRows * kColumns * kTileRows;
+  float* next = sums + kSums;
   if (accumulate) {
     _tile_loadd(0, sums, kSumBytes);
     _tile_loadd(1, sums + kTileRows, kSumBytes);
@@ -142,7 +195,7 @@ void multiply_square(const unsigned char* upper, const unsigned char* lower, con
     samples(0);
     DEPLOYDCN_WEIGHTS(weight);
     products();
-    if constexpr (kParts == 3) {  // (sample part, weight part): all six whose places add up to at most two
+    if constexpr (kTiles == Tiles::kFloat32) {  // (sample part, weight part): all six that add up to at most two
       DEPLOYDCN_WEIGHTS(weight + kWeightBytes);
       products();  // 0, 1
       samples(1);
@@ -155,9 +208,9 @@ void multiply_square(const unsigned char* upper, const unsigned char* lower, con
       DEPLOYDCN_WEIGHTS(weight + 2 * kWeightBytes);
       products();  // 0, 2
     }
-    upper += kParts * kTileBytes;
-    lower += kParts * kTileBytes;
-    weight += kParts * kWeightBytes;
+    upper += kParts<kTiles> * kTileBytes;
+    lower += kParts<kTiles> * kTileBytes;
+    weight += kParts<kTiles> * kWeightBytes;
   }
   _tile_stored(0, sums, kSumBytes);
   _tile_stored(1, sums + kTileRows, kSumBytes);
@@ -166,10 +219,10 @@ void multiply_square(const unsigned char* upper, const unsigned char* lower, con
 }
 
 // 16 pixels x 32 outputs. Two sets of sums, because a product waits for the one before it on the same sums.
-template <int kParts>
+template <Tiles kTiles>
 void multiply_row(const unsigned char* sample, const unsigned char* weight, int64_t steps, float* sums,
                   bool accumulate) {
-  alignas(64) float others[kTileRows * kColumns * kTileRows];
+  alignas(64) float others[kSums];
   if (accumulate) {
     _tile_loadd(0, sums, kSumBytes);
     _tile_loadd(1, sums + kTileRows, kSumBytes);
@@ -182,12 +235,12 @@ void multiply_row(const unsigned char* sample, const unsigned char* weight, int6
   for (int64_t step = 0; step < steps; ++step) {
     DEPLOYDCN_SAMPLES(4, sample);
     DEPLOYDCN_WEIGHTS(weight);
-    if (kParts == 3 || step % 2 == 0) {
+    if (kTiles == Tiles::kFloat32 || step % 2 == 0) {
       DEPLOYDCN_ROW_PRODUCTS(0, 1, 4);
     } else {
       DEPLOYDCN_ROW_PRODUCTS(2, 3, 4);
     }
-    if constexpr (kParts == 3) {
+    if constexpr (kTiles == Tiles::kFloat32) {
       DEPLOYDCN_SAMPLES(5, sample + kTileBytes);
       DEPLOYDCN_ROW_PRODUCTS(2, 3, 5);  // 1, 0
       DEPLOYDCN_WEIGHTS(weight + kWeightBytes);
@@ -199,20 +252,25 @@ void multiply_row(const unsigned char* sample, const unsigned char* weight, int6
       DEPLOYDCN_WEIGHTS(weight + 2 * kWeightBytes);
       DEPLOYDCN_ROW_PRODUCTS(2, 3, 4);  // 0, 2
     }
-    sample += kParts * kTileBytes;
-    weight += kParts * kWeightBytes;
+    sample += kParts<kTiles> * kTileBytes;
+    weight += kParts<kTiles> * kWeightBytes;
   }
   _tile_stored(0, sums, kSumBytes);
   _tile_stored(1, sums + kTileRows, kSumBytes);
   _tile_stored(2, others, kSumBytes);
   _tile_stored(3, others + kTileRows, kSumBytes);
-  asm volatile("" ::: "memory");  // the stores above are not known to write memory
-  for (int i = 0; i < kTileRows * kColumns * kTileRows; i += 16) {
-    store<float>(sums + i, load<float>(sums + i) + load<float>(others + i));
+  asm volatile("" ::: "memory");  // the compiler does not know that these stores write memory
+  for (int i = 0; i < kSums; i += Simd<float>::kLanes) {
+    if constexpr (kTiles == Tiles::kBytes) {
+      const Integers<float> sum = load_whole(sums + i) + load_whole(others + i);
+      __builtin_memcpy(sums + i, &sum, sizeof sum);
+    } else {
+      store<float>(sums + i, load<float>(sums + i) + load<float>(others + i));
+    }
   }
 }
 
-template <int kParts>
+template <Tiles kTiles>
 void multiply_tiles(const Product<float>& product) {
   TileConfiguration configuration;
   for (int tile = 0; tile < 8; ++tile) {
@@ -221,7 +279,7 @@ void multiply_tiles(const Product<float>& product) {
   }
   asm volatile("" ::: "memory");  // what the tiles read is written
   _tile_loadconfig(&configuration);
-  const int64_t steps = product.depth / kTileDepth, group = steps * kParts * kTileBytes;
+  const int64_t steps = product.depth / kTileDepth<kTiles>, group = steps * kParts<kTiles> * kTileBytes;
   const auto* panel = static_cast<const unsigned char*>(product.panel);
   const auto* weight = static_cast<const unsigned char*>(product.weight);
   for (int64_t p = 0; p < product.pixels; p += 2 * kTileRows) {
@@ -232,9 +290,9 @@ void multiply_tiles(const Product<float>& product) {
     const unsigned char* samples = panel + p / kTileRows * group;
     float* sums = product.tile + p * kColumns * kTileRows;
     if (product.pixels - p > kTileRows) {
-      multiply_square<kParts>(samples, samples + group, weight, steps, sums, product.accumulate);
+      multiply_square<kTiles>(samples, samples + group, weight, steps, sums, product.accumulate);
     } else {
-      multiply_row<kParts>(samples, weight, steps, sums, product.accumulate);
+      multiply_row<kTiles>(samples, weight, steps, sums, product.accumulate);
     }
   }
   asm volatile("" ::: "memory");
@@ -243,24 +301,25 @@ void multiply_tiles(const Product<float>& product) {
 
 constexpr int64_t kMostValues = 576;  // nine taps of 64 channels
 
-template <int kParts>
-constexpr MatrixKernels<float> kTiles = {
+template <Tiles kTiles>
+constexpr MatrixKernels<float> kTileKernels = {
     224,
     kMostValues,
-    kMostValues * kParts * 2,
-    kTileDepth,
+    kMostValues * kParts<kTiles> * 64 / kTileDepth<kTiles>,
+    kTileDepth<kTiles>,
     true,
     kColumns,
-    kParts > 1,
-    sample<float, Bilinear, TilePanel<kParts>>,
-    sample<float, Exact, TilePanel<kParts>>,
-    fill_panel<float, TilePanel<kParts>>,
-    pack_tiles<kParts>,
-    multiply_tiles<kParts>,
+    kTiles == Tiles::kFloat32,
+    sample<float, Bilinear, TilePanel<kTiles>>,
+    sample<float, Exact, TilePanel<kTiles>>,
+    fill_panel<float, TilePanel<kTiles>>,
+    pack_tiles<kTiles>,
+    multiply_tiles<kTiles>,
+    kTiles == Tiles::kBytes ? finish_whole : nullptr,
 };
 
-template <int kParts>
-constexpr const MatrixKernels<float>* kTiled<float, kParts> = &kTiles<kParts>;
+template <Tiles kTiles>
+constexpr const MatrixKernels<float>* kTiled<float, kTiles> = &kTileKernels<kTiles>;
 
 #endif
 

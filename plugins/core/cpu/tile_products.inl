@@ -21,7 +21,7 @@ struct RowPanel {
   F* to;
   inline __attribute__((always_inline)) RowPanel(void* panel, int64_t pixel, int64_t)
       : to(static_cast<F*>(panel) + pixel * kPanelRow<F>) {}
-  inline __attribute__((always_inline)) void put(const Vector<F>* values) {
+  inline __attribute__((always_inline)) void put(const Vector<F>* values, const SampledBlock<F>&) {
     store<F>(to, *values);
     to += Simd<F>::kLanes;
   }
@@ -127,7 +127,7 @@ void multiply(const Product<F>& product) {
   return product.vectors == 2 ? multiply_from<F, 2>(product) : multiply_from<F, 1>(product);
 }
 
-template <class F>
+template <class F, template <class> class Sample>
 constexpr MatrixKernels<F> kFused = {
     112,
     kPanelRow<F>,
@@ -136,11 +136,12 @@ constexpr MatrixKernels<F> kFused = {
     false,
     0,
     false,
-    sample<F, Bilinear, RowPanel<F>>,
+    sample<F, Sample, RowPanel<F>>,
     sample<F, Exact, RowPanel<F>>,
     fill_panel<F, RowPanel<F>>,
     pack_rows<F>,
     multiply<F>,
+    nullptr,
 };
 
 }  // namespace

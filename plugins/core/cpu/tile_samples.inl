@@ -93,55 +93,79 @@ void exact_tap(const TapGeometry<F>& geometry, int64_t pixels, int tap, Taps<F>&
 }
 
 // -------------------------------------------------------------------------------------------------------- sampling
-// One sample, a vector of channels at a time; panels and depthwise sums are built from the same two.
+// One sample, a vector of channels at a time; panels and depthwise sums are built from the same three.
 template <class F>
 struct Bilinear {
   static constexpr int kWeights = 4;  // per sample
   const F *top, *bottom;
   Vector<F> w00, w01, w10, w11;
   int cb;
-  inline __attribute__((always_inline)) Bilinear(const F* image, int64_t row, int block, int32_t index,
-                                                 const F* weights) {
+  inline __attribute__((always_inline)) Bilinear(const SampledBlock<F>& block, int32_t index, const F* weights) {
     const Vector<F> zero{};  // subtracted, which is free: adding it would turn -0 into 0
-    top = image + static_cast<int64_t>(index) * block;
-    bottom = top + row;
+    top = block.image + static_cast<int64_t>(index) * block.cb;
+    bottom = top + block.row;
     w00 = weights[0] - zero;
     w01 = weights[1] - zero;
     w10 = weights[2] - zero;
     w11 = weights[3] - zero;
-    cb = block;
+    cb = block.cb;
   }
   inline __attribute__((always_inline)) Vector<F> operator()(int c) const {
     return w00 * load<F>(top + c) + w01 * load<F>(top + cb + c) + w10 * load<F>(bottom + c) +
            w11 * load<F>(bottom + cb + c);
   }
 };
+
+// The nearest whole number from low to high, half to even; 0 for NaN.
+template <class F>
+inline __attribute__((always_inline)) Vector<F> round_within(Vector<F> value, F low, F high) {
+  constexpr F shift = sizeof(F) == 4 ? 0x1.8p23 : 0x1.8p52;  // numbers of this size have no fraction
+  const Vector<F> zero{};
+  value = value == value ? value : zero;
+  value = value < low ? zero + low : value;
+  value = value > high ? zero + high : value;
+  return (value + shift) - shift;
+}
+template <class F>
+struct Rounded {
+  static constexpr int kWeights = 4;
+  Bilinear<F> sample;
+  F low, high;
+  inline __attribute__((always_inline)) Rounded(const SampledBlock<F>& block, int32_t index, const F* weights)
+      : sample(block, index, weights), low(block.low), high(block.high) {}
+  inline __attribute__((always_inline)) Vector<F> operator()(int c) const {
+    return round_within<F>(sample(c), low, high);
+  }
+};
+
 template <class F>
 struct Exact {
   static constexpr int kWeights = 0;
   const F* pixel;
-  inline __attribute__((always_inline)) Exact(const F* image, int64_t, int block, int32_t index, const F*)
-      : pixel(image + static_cast<int64_t>(index) * block) {}
+  inline __attribute__((always_inline)) Exact(const SampledBlock<F>& block, int32_t index, const F*)
+      : pixel(block.image + static_cast<int64_t>(index) * block.cb) {}
   inline __attribute__((always_inline)) Vector<F> operator()(int c) const { return load<F>(pixel + c); }
 };
 
 // Panel: where the samples of a pixel go, kVectors vectors at a time (RowPanel, TilePanel).
 template <class F, template <class> class Sample, class Panel, int kVectors>
-void sample_block(const F* image, int64_t row, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
+void sample_block(const SampledBlock<F>& given, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
                   void* panel) {
   constexpr int n = Simd<F>::kLanes, cb = kVectors * n;
+  // A copy that no store can change.
+  const SampledBlock<F> block{given.image, given.row, cb, given.low, given.high};
   for (int64_t p = 0; p < pixels; ++p) {
     const int32_t* index = taps.index + tap_begin * taps.stride + p;
     const F* weights = taps.weights + Sample<F>::kWeights * (tap_begin * taps.stride + p);
     Panel out(panel, p, (tap_end - tap_begin) * cb);
     for (int t = tap_begin; t < tap_end; ++t) {
-      const Sample<F> sample(image, row, cb, *index, weights);
+      const Sample<F> sample(block, *index, weights);
 #pragma GCC unroll 4
       for (int c = 0; c < cb; c += Panel::kVectors * n) {
         Vector<F> values[Panel::kVectors];
 #pragma GCC unroll 4
         for (int v = 0; v < Panel::kVectors; ++v) values[v] = sample(c + v * n);
-        out.put(values);
+        out.put(values, block);
       }
       index += taps.stride;
       weights += Sample<F>::kWeights * taps.stride;
@@ -149,50 +173,54 @@ void sample_block(const F* image, int64_t row, const Taps<F>& taps, int tap_begi
   }
 }
 template <class F, template <class> class Sample, class Panel>
-void sample(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
+void sample(const SampledBlock<F>& block, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
             void* panel) {
   if constexpr (Panel::kVectors == 1) {
-    if (cb == Simd<F>::kLanes) {
-      return sample_block<F, Sample, Panel, 1>(image, row, taps, tap_begin, tap_end, pixels, panel);
+    if (block.cb == Simd<F>::kLanes) {
+      return sample_block<F, Sample, Panel, 1>(block, taps, tap_begin, tap_end, pixels, panel);
     }
   }
-  if (cb == 2 * Simd<F>::kLanes) {
-    return sample_block<F, Sample, Panel, 2>(image, row, taps, tap_begin, tap_end, pixels, panel);
+  if constexpr (Panel::kVectors <= 2) {
+    if (block.cb == 2 * Simd<F>::kLanes) {
+      return sample_block<F, Sample, Panel, 2>(block, taps, tap_begin, tap_end, pixels, panel);
+    }
   }
-  return sample_block<F, Sample, Panel, 4>(image, row, taps, tap_begin, tap_end, pixels, panel);
+  return sample_block<F, Sample, Panel, 4>(block, taps, tap_begin, tap_end, pixels, panel);
 }
 
 // As many pixels as a vector has lanes, a vector of channels at a time, turned around in registers.
-template <class F>
-void sample_planes(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_count, int64_t pixels, F* planes,
+template <class F, template <class> class Sample>
+void sample_planes(const SampledBlock<F>& given, const Taps<F>& taps, int tap_count, int64_t pixels, F* planes,
                    int64_t stride) {
   constexpr int n = Simd<F>::kLanes;
+  const SampledBlock<F> block = given;
   for (int64_t p = 0; p < pixels; p += n) {
     for (int t = 0; t < tap_count; ++t) {
       const int32_t* index = taps.index + t * taps.stride + p;
       const F* weights = taps.weights + 4 * (t * taps.stride + p);
-      for (int c = 0; c < cb; c += n) {
+      for (int c = 0; c < block.cb; c += n) {
         Vector<F> rows[n];
 #pragma GCC unroll 16
-        for (int i = 0; i < n; ++i) rows[i] = Bilinear<F>(image, row, cb, index[i], weights + 4 * i)(c);
+        for (int i = 0; i < n; ++i) rows[i] = Sample<F>(block, index[i], weights + 4 * i)(c);
         transpose<F>(rows);
 #pragma GCC unroll 16
-        for (int i = 0; i < n; ++i) store<F>(planes + (t * cb + c + i) * stride + p, rows[i]);
+        for (int i = 0; i < n; ++i) store<F>(planes + (t * block.cb + c + i) * stride + p, rows[i]);
       }
     }
   }
 }
 
 template <class F, template <class> class Sample, int kVectors>
-void depthwise_block(const F* image, int64_t row, const Taps<F>& taps, int tap_count, int64_t pixels, const F* weight,
+void depthwise_block(const SampledBlock<F>& given, const Taps<F>& taps, int tap_count, int64_t pixels, const F* weight,
                      F* out) {
   constexpr int n = Simd<F>::kLanes, cb = kVectors * n;
+  const SampledBlock<F> block{given.image, given.row, cb, given.low, given.high};
   for (int64_t p = 0; p < pixels; ++p, out += cb) {
     const int32_t* index = taps.index + p;
     const F* weights = taps.weights + Sample<F>::kWeights * p;
     Vector<F> sum[kVectors] = {};
     for (int t = 0; t < tap_count; ++t) {
-      const Sample<F> sample(image, row, cb, *index, weights);
+      const Sample<F> sample(block, *index, weights);
       index += taps.stride;
       weights += Sample<F>::kWeights * taps.stride;
 #pragma GCC unroll 4
@@ -203,12 +231,12 @@ void depthwise_block(const F* image, int64_t row, const Taps<F>& taps, int tap_c
   }
 }
 template <class F, template <class> class Sample>
-void depthwise(const F* image, int64_t row, int cb, const Taps<F>& taps, int tap_count, int64_t pixels, const F* weight,
+void depthwise(const SampledBlock<F>& block, const Taps<F>& taps, int tap_count, int64_t pixels, const F* weight,
                F* out) {
-  switch (cb / Simd<F>::kLanes) {
-    case 1: return depthwise_block<F, Sample, 1>(image, row, taps, tap_count, pixels, weight, out);
-    case 2: return depthwise_block<F, Sample, 2>(image, row, taps, tap_count, pixels, weight, out);
-    default: return depthwise_block<F, Sample, 4>(image, row, taps, tap_count, pixels, weight, out);
+  switch (block.cb / Simd<F>::kLanes) {
+    case 1: return depthwise_block<F, Sample, 1>(block, taps, tap_count, pixels, weight, out);
+    case 2: return depthwise_block<F, Sample, 2>(block, taps, tap_count, pixels, weight, out);
+    default: return depthwise_block<F, Sample, 4>(block, taps, tap_count, pixels, weight, out);
   }
 }
 

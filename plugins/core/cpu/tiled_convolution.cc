@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <thread>
 
+#include "core/cpu/arranged_constants.h"
 #include "core/cpu/blocked_image.h"
 #include "core/cpu/thread_arena.h"
 
@@ -48,12 +50,13 @@ class Convolution {
         tile_(choose_tile(shape, matrix_.most_pixels, accumulators_, sizeof(F), kernels_.lanes)),
         tiles_(ceil_div(shape.out_pixels(), tile_)),
         image_(shape, plan_, arguments, context),
-        bias_(context, bias_count()) {}
+        bias_(context, arranged_bias_count(shape, plan_, row_)) {}
 
   // Returns false where sums were not finite and the products are for finite values only.
   bool run() {
-    arrange_bias();
-    if (separable()) arrange_depthwise();
+    arrange_bias(shape_, plan_, row_, load_bias<F>(arguments_, shape_.outputs), bias_.data());
+    if (matrix_.finish_sums) find_corrections();
+    if (separable()) stage_ = arrange_stage<F>(shape_, plan_, arguments_.depthwise);
     if (planes()) find_planes();
     parallel_for(context_, shape_.batch * tiles_, [&](int64_t task) {
       Workspace w = make_workspace();
@@ -75,53 +78,11 @@ class Convolution {
   bool separable() const { return arguments_.depthwise.weight.present; }
 
   // -------------------------------------------------------------------------------------------- bias and weights
-  int64_t bias_count() const {
-    return shape_.depthwise() ? blocks() * plan_.outputs_per_group * plan_.block_width
-                              : shape_.groups * plan_.columns * row_;
-  }
 
-  // Bias in the order of the accumulators: [group][column][row], or [block][multiplier][block width] for depthwise.
-  void arrange_bias() {
-    F* bias = bias_.data();
-    std::fill_n(bias, bias_count(), F{0});
-    if (!arguments_.bias.present) return;
-    std::vector<F> given(static_cast<std::size_t>(shape_.outputs));
-    load_as<F>(arguments_.bias.data, arguments_.bias.dtype, 0, shape_.outputs, given.data());
-    const int64_t per_group = plan_.outputs_per_group;
-    if (!shape_.depthwise()) {
-      for (int64_t m = 0; m < shape_.outputs; ++m)
-        bias[m / per_group * plan_.columns * row_ + m % per_group] = given[m];
-      return;
-    }
-    for (int64_t b = 0; b < blocks(); ++b) {
-      const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
-      for (int64_t j = 0; j < per_group; ++j) {
-        for (int c = 0; c < block.channels; ++c) {
-          bias[(b * per_group + j) * plan_.block_width + c] = given[(block.channel + c) * per_group + j];
-        }
-      }
-    }
-  }
-
-  // The depthwise stage in the order of the blocks: weights [block][tap][block width], bias [block][block width].
-  void arrange_depthwise() {
-    const DepthwiseStage& stage = arguments_.depthwise;
-    const int64_t taps = shape_.taps(), cb = plan_.block_width;
-    std::vector<F> given(static_cast<std::size_t>(shape_.channels * taps)), bias(shape_.channels, F{0});
-    load_as<F>(stage.weight.data, stage.weight.dtype, 0, shape_.channels * taps, given.data());
-    if (stage.bias.present) load_as<F>(stage.bias.data, stage.bias.dtype, 0, shape_.channels, bias.data());
-    depthwise_weights_.assign(static_cast<std::size_t>(blocks() * taps * cb), F{0});
-    depthwise_bias_.assign(static_cast<std::size_t>(blocks() * cb), F{0});
-    for (int64_t b = 0; b < blocks(); ++b) {
-      const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
-      for (int c = 0; c < block.channels; ++c) {
-        const int64_t channel = block.channel + c;
-        depthwise_bias_[b * cb + c] = bias[channel];
-        for (int64_t tap = 0; tap < taps; ++tap) {
-          depthwise_weights_[(b * taps + tap) * cb + c] = given[channel * taps + tap];
-        }
-      }
-    }
+  // What sums of samples counted from the lowest lack.
+  void find_corrections() {
+    const int32_t low = lowest_of(arguments_.input.dtype) - arguments_.quantization->input_zero;
+    for (const int32_t sum : weights_.weight_sums()) corrections_.push_back(low * sum);
   }
 
   // ------------------------------------------------------------------------------------------------------- tiles
@@ -195,22 +156,31 @@ class Convolution {
       }
     }
     if (matrix_.finite_only && !finite(tile, w)) spoiled_ = true;
+    if (matrix_.finish_sums) finish_sums(tile, w);
     finish_tile(tile, w);
+  }
+
+  SampledBlock<F> sampled_block(int64_t n, int64_t b) const {
+    SampledBlock<F> block{image_.block(n, b), image_.row(), plan_.block_width, F{0}, F{0}};
+    if (arguments_.quantization) {
+      block.low = static_cast<F>(lowest_of(arguments_.input.dtype) - arguments_.quantization->input_zero);
+      block.high = static_cast<F>(highest_of(arguments_.input.dtype) - arguments_.quantization->input_zero);
+    }
+    return block;
   }
 
   // What the product multiplies: samples, or the finished sums of the depthwise stage.
   void fill_panel(const Tile& tile, const Step& step, Workspace& w) const {
     const int cb = plan_.block_width;
-    const F* image = image_.block(tile.n, step.block);
-    const int64_t row = image_.row();
+    const SampledBlock<F> block = sampled_block(tile.n, step.block);
     if (!separable()) {
       const auto sample = deformable() ? matrix_.sample_bilinear : matrix_.sample_exact;
-      return sample(image, row, cb, w.taps, step.tap_begin, step.tap_end, tile.pixels, w.panel);
+      return sample(block, w.taps, step.tap_begin, step.tap_end, tile.pixels, w.panel);
     }
     const int taps = static_cast<int>(shape_.taps());
-    kernels_.depthwise_exact(image, row, cb, w.taps, taps, tile.pixels,
-                             depthwise_weights_.data() + step.block * taps * cb, w.depthwise);
-    matrix_.fill_panel(w.depthwise, tile.pixels, cb, depthwise_bias_.data() + step.block * cb,
+    kernels_.depthwise_exact(block, w.taps, taps, tile.pixels, stage_.weights.data() + step.block * taps * cb,
+                             w.depthwise);
+    matrix_.fill_panel(w.depthwise, tile.pixels, cb, stage_.bias.data() + step.block * cb,
                        arguments_.depthwise.activation, w.panel);
   }
 
@@ -255,6 +225,13 @@ class Convolution {
     return true;
   }
 
+  void finish_sums(const Tile& tile, Workspace& w) const {
+    for (int64_t i = 0; i < shape_.groups * plan_.columns; ++i) {
+      matrix_.finish_sums(w.tile + i * tile_ * row_, tile.pixels, static_cast<int>(row_), &corrections_[i * row_],
+                          weights_.scale() + i * row_);
+    }
+  }
+
   void finish_tile(const Tile& tile, Workspace& w) const {
     for (int64_t group = 0; group < shape_.groups; ++group) {
       for (int64_t column = 0; column < plan_.columns; ++column) {
@@ -274,10 +251,12 @@ class Convolution {
     for (int64_t b = 0; b < blocks(); ++b) {
       const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
       if (block.offset_group != located) locate(tile, located = block.offset_group, w);
-      const F* image = image_.block(tile.n, b);
+      const SampledBlock<F> sampled = sampled_block(tile.n, b);
+      const auto depthwise = arguments_.quantization ? kernels_.depthwise_rounded
+                             : deformable()          ? kernels_.depthwise_bilinear
+                                                     : kernels_.depthwise_exact;
       for (int64_t j = 0; j < multiplier; ++j, weight += taps * cb) {
-        (deformable() ? kernels_.depthwise_bilinear : kernels_.depthwise_exact)(image, image_.row(), cb, w.taps, taps,
-                                                                                tile.pixels, weight, w.tile);
+        depthwise(sampled, w.taps, taps, tile.pixels, weight, w.tile);
         finish(w.tile, cb, bias_.data() + (b * multiplier + j) * cb, block.channels, tile,
                block.channel * multiplier + j, multiplier, w);
       }
@@ -299,8 +278,8 @@ class Convolution {
     for (int64_t b = 0; b < blocks(); ++b) {
       const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
       if (block.offset_group != located) locate(tile, located = block.offset_group, w);
-      kernels_.sample_planes(image_.block(tile.n, b), image_.row(), plan_.block_width, w.taps,
-                             static_cast<int>(shape_.taps()), tile.pixels, w.planes, tile_);
+      const auto sample = arguments_.quantization ? kernels_.rounded_planes : kernels_.sample_planes;
+      sample(sampled_block(tile.n, b), w.taps, static_cast<int>(shape_.taps()), tile.pixels, w.planes, tile_);
       for (int64_t c = 0; c < block.channels; c += per_group) {
         const int64_t first = (block.channel + c) / per_group * outputs;
         for (int64_t m = 0; m < outputs;) {
@@ -321,7 +300,7 @@ class Convolution {
     const bool direct = stored_as<F>(arguments_.input);
     F* to = direct ? static_cast<F*>(arguments_.output) + begin : w.out;
     kernels_.finish_rows(sums, pixels, 1, pixels, bias, arguments_.activation, to, pixels);
-    if (!direct) store_as<F>(w.out, pixels, arguments_.output, arguments_.input.dtype, begin);
+    if (!direct) store_output<F>(arguments_, w.out, pixels, begin);
   }
 
   // A run of `pixels` stored values as F: in place where the stored type is F already.
@@ -329,6 +308,11 @@ class Convolution {
     if (stored_as<F>(view)) return static_cast<const F*>(view.data) + begin;
     load_as<F>(view.data, view.dtype, begin, pixels, buffer);
     return buffer;
+  }
+
+  static const F* finite_or_zero(const F* values, int64_t count, F* out) {
+    for (int64_t i = 0; i < count; ++i) out[i] = std::isfinite(values[i]) ? values[i] : F{0};
+    return out;
   }
 
   // Positions of every tap for the pixels of a tile.
@@ -360,10 +344,11 @@ class Convolution {
       const auto read = [&](const TensorView& view, int64_t channel, F* buffer) {
         return values(view, channel * plane + tile.first, tile.pixels, buffer);
       };
+      const F* mask = arguments_.mask.present ? read(arguments_.mask, group * taps + tap, w.mask) : nullptr;
+      if (mask && arguments_.quantization) mask = finite_or_zero(mask, tile.pixels, w.mask);
       kernels_.bilinear_tap(geometry, read(arguments_.offset, 2 * (group * taps + tap), w.offset_y),
-                            read(arguments_.offset, 2 * (group * taps + tap) + 1, w.offset_x),
-                            arguments_.mask.present ? read(arguments_.mask, group * taps + tap, w.mask) : nullptr,
-                            tile.pixels, static_cast<int>(tap), w.taps);
+                            read(arguments_.offset, 2 * (group * taps + tap) + 1, w.offset_x), mask, tile.pixels,
+                            static_cast<int>(tap), w.taps);
     }
   }
 
@@ -374,7 +359,6 @@ class Convolution {
     const int64_t pixels = tile.pixels;
     // The kernel reads whole vectors of pixels: define those beyond the last.
     std::fill(sums + pixels * ld, sums + round_up(pixels, kernels_.lanes) * ld, F{0});
-    const DType dtype = arguments_.input.dtype;
     if (stored_as<F>(arguments_.input)) {
       kernels_.finish(sums, ld, pixels, channels, bias, arguments_.activation,
                       static_cast<F*>(arguments_.output) + begin, output_step * plane);
@@ -382,7 +366,7 @@ class Convolution {
     }
     kernels_.finish(sums, ld, pixels, channels, bias, arguments_.activation, w.out, tile_);
     for (int c = 0; c < channels; ++c) {
-      store_as<F>(w.out + c * tile_, pixels, arguments_.output, dtype, begin + c * output_step * plane);
+      store_output<F>(arguments_, w.out + c * tile_, pixels, begin + c * output_step * plane);
     }
   }
 
@@ -399,8 +383,9 @@ class Convolution {
   const int64_t tile_, tiles_;  // pixels per tile, tiles per image
   BlockedImage<F> image_;
   ScratchBuffer<F> bias_;
-  std::vector<F> depthwise_weights_, depthwise_bias_;  // of a separable convolution, by blocks
-  std::vector<int64_t> offsets_;                       // of planes
+  ArrangedStage<F> stage_;
+  std::vector<int64_t> offsets_;      // of planes
+  std::vector<int32_t> corrections_;  // of sums that are whole numbers, in their order
   std::atomic<bool> spoiled_{false};
 };
 

@@ -57,6 +57,13 @@ struct DepthwiseStage {
   Activation activation;
 };
 
+// What whole numbers of 8 bits stand for: (number - zero) * scale. Weights have no zero point.
+struct Quantization {
+  int32_t input_zero, output_zero;
+  std::vector<float> scale;  // of the sums of every output: the input's times the weight's
+  float output_scale;
+};
+
 struct ConvolutionArguments {
   TensorView input;   // (N, C, H, W)
   TensorView weight;  // (M, C / groups, KH, KW), or (M, C, 1, 1) behind a depthwise stage
@@ -66,6 +73,7 @@ struct ConvolutionArguments {
   void* output;       // (N, M, OH, OW), of the input's dtype
   Activation activation;
   DepthwiseStage depthwise = {};
+  const Quantization* quantization = nullptr;  // of 8-bit data, whose samples are rounded; null: floating point
 };
 
 // How channels are cut into blocks and outputs into vectors; depends on the weight's shape and the groups only.
@@ -96,30 +104,38 @@ struct ChannelPlan {
 };
 
 // How samples and weights may be multiplied: kFused as they are, by fused multiply-add; kFloat32 as precisely by other
-// means; kBFloat16 rounded to bfloat16 where that is faster.
-enum class Products { kFused, kFloat32, kBFloat16 };
+// means; kBFloat16 rounded to bfloat16 where that is faster; kBytes for samples and weights that are whole numbers of 8
+// bits.
+enum class Products { kFused, kFloat32, kBFloat16, kBytes };
 
 template <class F>
 class PackedWeights {
  public:
-  // weight: as of ConvolutionArguments.
-  PackedWeights(const TensorView& weight, int64_t groups, int64_t offset_groups, Products products);
+  // weight: as of ConvolutionArguments. scale: of every output's sums, for kBytes.
+  PackedWeights(const TensorView& weight, int64_t groups, int64_t offset_groups, Products products,
+                Span<const float> scale = {});
 
   const ChannelPlan& plan() const { return plan_; }
   // How samples are multiplied by `packed`.
   const MatrixKernels<F>& matrix() const { return *matrix_; }
   const unsigned char* packed() const { return packed_.data(); }
   std::size_t packed_bytes() const { return packed_.size(); }
+  // In the order of the sums, where those are whole numbers: the sum of every output's weights, and its scale.
+  const std::vector<int32_t>& weight_sums() const { return weight_sums_; }
+  const F* scale() const { return scale_.data(); }
   // Of planes and of depthwise convolutions, which have no products.
   const F* values() const { return values_.data(); }
 
  private:
   void pack_matrix(const ConvolutionShape& shape, const F* weight);
   void pack_depthwise(const ConvolutionShape& shape, const F* weight);
+  void sum_weights(const ConvolutionShape& shape, const F* weight, Span<const float> scale);
 
   const MatrixKernels<F>* matrix_;
   ChannelPlan plan_;
   std::vector<unsigned char, AlignedAllocator<unsigned char>> packed_;
+  std::vector<int32_t> weight_sums_;
+  std::vector<F> scale_;
   std::vector<F> values_;
 };
 
