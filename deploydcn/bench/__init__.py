@@ -10,6 +10,7 @@ import numpy as np
 
 from deploydcn._lazy import lazy_import
 from deploydcn.bench.contenders import DENSE, NATIVE, OPENVINO, OURS, PRODUCT, TORCH
+from deploydcn.bench.family import FAMILY, OperatorLayer
 from deploydcn.bench.layers import LAYERS, ConvLayer, parse_layer
 from deploydcn.bench.models import PLAIN
 from deploydcn.bench.report import BenchReport, Row, write_json, write_markdown, write_plot
@@ -18,14 +19,14 @@ from deploydcn.errors import InvalidArgument
 from deploydcn.libraries import cpu_isa
 
 __all__ = [
-    "DENSE", "LAYERS", "NATIVE", "OPENVINO", "OURS", "PLAIN", "PRODUCT", "TORCH",
-    "BenchReport", "ConvLayer", "Row", "Timing", "bench_layers", "bench_model", "parse_layer", "write_json",
+    "DENSE", "FAMILY", "LAYERS", "NATIVE", "OPENVINO", "OURS", "PLAIN", "PRODUCT", "TORCH",
+    "BenchReport", "ConvLayer", "OperatorLayer", "Row", "Timing", "bench_layers", "bench_model", "parse_layer", "write_json",
     "write_markdown", "write_plot",
 ]  # fmt: skip
 
 
 def bench_layers(
-    layers: Mapping[str, ConvLayer],
+    layers: Mapping[str, ConvLayer | OperatorLayer],
     *,
     threads: Sequence[int] = (1,),
     seconds: float = 2.0,
@@ -45,7 +46,7 @@ def bench_layers(
         InvalidArgument: no layers, or a number of threads or seconds that is not positive.
         MissingDependency: onnxruntime is not installed.
     """
-    from deploydcn.bench import contenders, report
+    from deploydcn.bench import contenders, family, report
 
     _check(threads, seconds)
     if not layers:
@@ -54,10 +55,10 @@ def bench_layers(
     rows = []
     for name, layer in layers.items():
         arrays = layer.arrays(offset_scale)
-        makers = contenders.contenders(layer, arrays)
+        makers = contenders.contenders(layer, arrays) if isinstance(layer, ConvLayer) else family.contenders(layer, arrays)
         for count in threads:
             timings = measure({label: make(count) for label, make in makers.items()}, seconds=seconds)
-            rows.append(Row(name, str(layer), count, layer.flops, timings))
+            rows.append(Row(name, str(layer), count, layer.flops, timings, DENSE if isinstance(layer, ConvLayer) else OURS))
             if progress:
                 progress(rows[-1])
     return BenchReport(rows, report.machine(cpu_isa()))
@@ -98,7 +99,7 @@ def bench_model(
         makers, notes = models.contenders(path, inputs, Path(folder))
         for count in threads:
             timings = measure({label: make(count) for label, make in makers.items()}, seconds=seconds)
-            rows.append(Row(path.stem, shape, count, 0, timings))
+            rows.append(Row(path.stem, shape, count, 0, timings, PLAIN if PLAIN in timings else OURS))
             operators[count] = models.operator_seconds(path, inputs, threads=count)
             if progress:
                 progress(rows[-1])

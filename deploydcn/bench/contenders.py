@@ -1,4 +1,4 @@
-"""What runs a layer: our kernels, ONNX Runtime's own, torch's, OpenVINO's, a dense convolution and a plain matrix product."""
+"""What runs a convolution: our kernels, ONNX Runtime's own, torch's, OpenVINO's, a dense convolution and a plain matrix product."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import helper
 
 from deploydcn._lazy import lazy_import
 from deploydcn.bench.layers import ConvLayer
 from deploydcn.bench.timing import Call
-from deploydcn.libraries import register_ort_ops
+from deploydcn.libraries import cpu_isa, register_ort_ops
+
+FED = ("X", "columns", "offset", "mask")
+"""Inputs that a layer receives."""
 
 # Makes a call that runs with so many threads.
 Contender = Callable[[int], Call]
 
 OURS, NATIVE, TORCH, OPENVINO, DENSE, PRODUCT = "deploydcn", "ONNX Runtime", "torch", "OpenVINO", "dense Conv", "matrix product"
+OURS_BFLOAT16, OURS_INT8 = "deploydcn bfloat16", "deploydcn int8"
+INT8_OUTPUT_SCALE = 5 / 128
 NATIVE_SINCE = (1, 25)  # the first ONNX Runtime with a DeformConv of its own
 
 
@@ -32,7 +37,13 @@ def contenders(layer: ConvLayer, arrays: Mapping[str, np.ndarray]) -> dict[str, 
     conv = node_model("Conv", ["X", "W", "B"], arrays, window)
     found: dict[str, Contender] = {}
     if layer.deformable:
-        found[OURS] = session(node_model("DeformConv2d", inputs, arrays, deformable, domain="deploydcn"), arrays)
+        ours = node_model("DeformConv2d", inputs, arrays, deformable, domain="deploydcn")
+        found[OURS] = session(ours, arrays)
+        if cpu_isa() == "amx":  # elsewhere it is the same
+            found[OURS_BFLOAT16] = session(
+                node_model("DeformConv2d", inputs, arrays, deformable, domain="deploydcn"), arrays, bfloat16=True
+            )
+        found[OURS_INT8] = _int8(layer, arrays)
         if version(ort) >= NATIVE_SINCE:
             found[NATIVE] = session(node_model("DeformConv", inputs, arrays, deformable), arrays)
     else:
@@ -56,16 +67,18 @@ def version(package: Any) -> tuple[int, int]:
 def node_model(
     op_type: str, inputs: list[str], arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any], *, domain: str = ""
 ) -> onnx.ModelProto:
-    """One node; W and B are constants of the file, as an export writes them."""
-    constants = [onnx.numpy_helper.from_array(arrays[name], name) for name in inputs if name in ("W", "B")]
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, arrays[name].shape) for name in inputs if name not in ("W", "B")]
+    """One node; what is not in FED is a constant of the file, as an export writes it. The output has the type of the first input."""
+    fed = [name for name in inputs if name in FED]
+    constants = [onnx.numpy_helper.from_array(np.asarray(arrays[name]), name) for name in inputs if name not in FED]
+    types = {name: helper.np_dtype_to_tensor_dtype(arrays[name].dtype) for name in fed}
+    values = [helper.make_tensor_value_info(name, types[name], arrays[name].shape) for name in fed]
     node = helper.make_node(op_type, inputs, ["Y"], domain=domain, **attributes)
-    output = helper.make_tensor_value_info("Y", TensorProto.FLOAT, None)
+    output = helper.make_tensor_value_info("Y", types[fed[0]], None)
     graph = helper.make_graph([node], "layer", values, [output], constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19), helper.make_opsetid("deploydcn", 1)], ir_version=10)
 
 
-def session(model: onnx.ModelProto | str, arrays: Mapping[str, np.ndarray]) -> Contender:
+def session(model: onnx.ModelProto | str, arrays: Mapping[str, np.ndarray], *, bfloat16: bool = False) -> Contender:
     """ONNX Runtime, with our operators; inputs and outputs stay where they are from run to run."""
 
     def make(threads: int) -> Call:
@@ -75,7 +88,7 @@ def session(model: onnx.ModelProto | str, arrays: Mapping[str, np.ndarray]) -> C
         options.intra_op_num_threads = threads
         # Threads that wait for work in a loop would take the processor from the next candidate.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        register_ort_ops(options)
+        register_ort_ops(options, bfloat16=bfloat16)
         source = model if isinstance(model, str) else model.SerializeToString()
         running = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         feeds = {value.name: arrays[value.name] for value in running.get_inputs()}
@@ -93,6 +106,29 @@ def session(model: onnx.ModelProto | str, arrays: Mapping[str, np.ndarray]) -> C
         return call
 
     return make
+
+
+def _int8(layer: ConvLayer, arrays: Mapping[str, np.ndarray]) -> Contender:
+    """QLinearDeformConv2d on the layer's numbers, quantized by their extremes. Its output is quantized too, to +-5 for unit variance."""
+    x, weight = arrays["X"], arrays["W"]
+    x_scale = np.float32((x.max() - x.min()) / 255)
+    zero_point = np.uint8(np.clip(np.rint(-x.min() / x_scale), 0, 255))
+    w_scale = np.abs(weight).max((1, 2, 3)) / np.float32(127)
+    quantized = {
+        "X": np.clip(np.rint(x / x_scale) + zero_point, 0, 255).astype(np.uint8),
+        "x_scale": x_scale,
+        "x_zero_point": zero_point,
+        "W": np.rint(weight / w_scale[:, None, None, None]).astype(np.int8),
+        "w_scale": w_scale,
+        "y_scale": np.float32(INT8_OUTPUT_SCALE),
+        "y_zero_point": np.uint8(128),
+        "offset": arrays["offset"],
+        "B": np.rint(arrays["B"] / (x_scale * w_scale)).astype(np.int32),
+        **({"mask": arrays["mask"]} if layer.mask else {}),
+    }
+    attributes = {**layer.attributes, "offset_group": layer.offset_groups}
+    model = node_model("QLinearDeformConv2d", list(quantized), quantized, attributes, domain="deploydcn")
+    return session(model, quantized)
 
 
 def _openvino(layer: ConvLayer, arrays: Mapping[str, np.ndarray]) -> Contender:

@@ -29,6 +29,7 @@ class Row:
     threads: int
     flops: int
     timings: Mapping[str, Timing]
+    reference: str
 
     def ratio(self, label: str, reference: str) -> float | None:
         """Median of `label` over that of `reference`; None where either did not run."""
@@ -48,6 +49,15 @@ class BenchReport:
     rows: Sequence[Row]
     machine: Mapping[str, Any]
     notes: Sequence[str] = ()
+
+    def part(self, reference: str) -> BenchReport:
+        """The rows that ran `reference` and are not of another table."""
+        return BenchReport([row for row in self.rows if row.reference == reference], self.machine, self.notes)
+
+    @property
+    def references(self) -> list[str]:
+        """Of its tables."""
+        return list(dict.fromkeys(row.reference for row in self.rows))
 
     @property
     def labels(self) -> list[str]:
@@ -89,8 +99,9 @@ def write_json(report: BenchReport, path: Path) -> None:
 
 def markdown(report: BenchReport, reference: str, threads: int) -> str:
     """One table: times over the reference's at a number of threads."""
-    labels = [label for label in report.labels if label != reference]
-    rows = [row for row in report.rows if row.threads == threads]
+    part = report.part(reference)
+    labels = [label for label in part.labels if label != reference]
+    rows = [row for row in part.rows if row.threads == threads]
 
     def text(ratios: Sequence[float | None]) -> str:
         return " | ".join("" if ratio is None else f"{ratio:.2f}" for ratio in ratios)
@@ -100,22 +111,24 @@ def markdown(report: BenchReport, reference: str, threads: int) -> str:
         base = f"{row.timings[reference].median * 1e3:.2f}" if reference in row.timings else ""
         lines.append(f"| {row.name}: {row.shape} | {base} | {text([row.ratio(label, reference) for label in labels])} |")
     if len(rows) > 1:
-        lines.append(f"| geometric mean | | {text([report.geometric_mean(label, reference, threads) for label in labels])} |")
+        lines.append(f"| geometric mean | | {text([part.geometric_mean(label, reference, threads) for label in labels])} |")
     return "\n".join(lines) + "\n"
 
 
-def write_markdown(report: BenchReport, reference: str, path: Path) -> None:
-    """A table per number of threads, and what they were measured on."""
+def write_markdown(report: BenchReport, path: Path) -> None:
+    """A table per number of threads and reference, and what they were measured on."""
     packages = ", ".join(f"{name} {version}" for name, version in report.machine["packages"].items())
     parts = [f"{report.machine['processor']}, {report.machine['kernels']} kernels; {packages}; {report.machine['date']}.\n"]
     for threads in dict.fromkeys(row.threads for row in report.rows):
-        parts.append(f"Times over that of {reference}, {threads} thread{'s' * (threads > 1)}:\n\n{markdown(report, reference, threads)}")
+        for reference in report.references:
+            title = f"Times over that of {reference}, {threads} thread{'s' * (threads > 1)}:"
+            parts.append(f"{title}\n\n{markdown(report, reference, threads)}")
     with replace_on_success(path) as temporary:
         temporary.write_text("\n".join(parts))
 
 
-def write_plot(report: BenchReport, reference: str, path: Path) -> None:
-    """Dots at time over the reference's time, one line per row of the first number of threads; PNG, PDF or SVG by the file's name.
+def write_plot(report: BenchReport, path: Path) -> None:
+    """Dots at time over the first reference's time, one line per row of the first number of threads; PNG, PDF or SVG by the file's name.
 
     Raises:
         MissingDependency: matplotlib is not installed.
@@ -123,7 +136,8 @@ def write_plot(report: BenchReport, reference: str, path: Path) -> None:
     lazy_import("matplotlib", extra="report")
     from matplotlib.figure import Figure
 
-    threads = report.rows[0].threads
+    threads, reference = report.rows[0].threads, report.references[0]
+    report = report.part(reference)
     rows = [row for row in report.rows if row.threads == threads]
     figure = Figure(figsize=(9, 1.5 + 0.3 * len(rows)), layout="constrained")
     axes = figure.add_subplot()

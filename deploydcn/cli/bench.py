@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from deploydcn.bench import (
-    DENSE,
+    FAMILY,
     LAYERS,
     NATIVE,
     OURS,
-    PLAIN,
     BenchReport,
+    ConvLayer,
+    OperatorLayer,
     Row,
     bench_layers,
     bench_model,
@@ -56,21 +58,20 @@ def command(
         infos = load(str(model)).inputs
         inputs = read_npz(input_file) if input_file is not None else random_inputs(infos, parse_shapes(shape), seed=seed)
         report, operators = bench_model(model, inputs, threads=counts, seconds=seconds, progress=progress)
-        reference = PLAIN
     else:
-        layers = {text: LAYERS[text] if text in LAYERS else parse_layer(text) for text in layer} if layer else LAYERS
+        usual: dict[str, ConvLayer | OperatorLayer] = {**LAYERS, **FAMILY}
+        layers = {text: usual[text] if text in usual else parse_layer(text) for text in layer} if layer else usual
         report = bench_layers(layers, threads=counts, seconds=seconds, offset_scale=offset_scale, progress=progress)
-        reference = DENSE
     if output is not None:
         write_json(report, output)
     if plot is not None:
-        write_plot(report, reference, plot)
+        write_plot(report, plot)
     if markdown is not None:
-        write_markdown(report, reference, markdown)
+        write_markdown(report, markdown)
     if as_json:
         print_json({**report.to_json(), "operators": operators})
         return
-    _print(report, reference, counts)
+    _print(report, counts)
     for count, seconds_of in operators.items():
         rows = [(name, f"{value * 1e3:.2f}") for name, value in list(seconds_of.items())[:10]]
         console.print(table(f"operators of {model}, {_threads(count)}", ["operator", "ms per run"], rows))
@@ -92,30 +93,34 @@ def _line(row: Row) -> str:
     return f"{row.name} ({row.shape}), {_threads(row.threads)}: {times}"
 
 
-def _print(report: BenchReport, reference: str, counts: list[int]) -> None:
+def _print(report: BenchReport, counts: list[int]) -> None:
     packages = ", ".join(f"{name} {version}" for name, version in report.machine["packages"].items())
     console.print(f"\n{report.machine['processor']}, {report.machine['kernels']} kernels, {report.machine['date']}; {packages}")
-    others = [label for label in report.labels if label != reference]
-    for count in counts:
-        rows = []
-        for row in report.rows:
-            if row.threads != count:
-                continue
-            base = row.timings.get(reference)
-            speed = f"{row.flops / row.timings[OURS].median / 1e9:.0f}" if row.flops else ""
-            ratios = [_ratio(row.ratio(label, reference)) for label in others]
-            spread = f"{100 * max(timing.spread for timing in row.timings.values()):.0f} %"
-            rows.append((row.name, f"{base.median * 1e3:.3f}" if base else "", *ratios, speed, spread))
-        if len(rows) > 1:
-            means = [_ratio(report.geometric_mean(label, reference, count)) for label in others]
-            rows.append(("geometric mean", "", *means, "", ""))
-        columns = ["", f"{reference}, ms", *others, "GFLOP/s", "spread"]
-        console.print(table(f"{_threads(count)}: times over that of {reference}", columns, rows))
-        faster = report.geometric_mean(NATIVE, OURS, count)
-        if faster is not None:
-            console.print(f"{faster:.2f} times faster than ONNX Runtime's own, in the geometric mean")
+    for reference, count in itertools.product(report.references, counts):
+        _print_table(report.part(reference), reference, count)
     for note in report.notes:
         console.print(note)
+
+
+def _print_table(report: BenchReport, reference: str, count: int) -> None:
+    others = [label for label in report.labels if label != reference]
+    rows = []
+    for row in report.rows:
+        if row.threads != count:
+            continue
+        base = row.timings.get(reference)
+        speed = f"{row.flops / row.timings[OURS].median / 1e9:.0f}" if row.flops else ""
+        ratios = [_ratio(row.ratio(label, reference)) for label in others]
+        spread = f"{100 * max(timing.spread for timing in row.timings.values()):.0f} %"
+        rows.append((row.name, f"{base.median * 1e3:.3f}" if base else "", *ratios, speed, spread))
+    if len(rows) > 1:
+        means = [_ratio(report.geometric_mean(label, reference, count)) for label in others]
+        rows.append(("geometric mean", "", *means, "", ""))
+    columns = ["", f"{reference}, ms", *others, "GFLOP/s", "spread"]
+    console.print(table(f"{_threads(count)}: times over that of {reference}", columns, rows))
+    faster = report.geometric_mean(NATIVE, OURS, count)
+    if faster is not None:
+        console.print(f"{faster:.2f} times faster than ONNX Runtime's own, in the geometric mean")
 
 
 def _ratio(value: float | None) -> str:

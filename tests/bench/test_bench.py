@@ -11,7 +11,7 @@ import onnx
 import pytest
 from typer.testing import CliRunner
 
-from deploydcn.bench import DENSE, LAYERS, OURS, PLAIN, PRODUCT, ConvLayer, bench_layers, bench_model, measure, parse_layer
+from deploydcn.bench import DENSE, FAMILY, LAYERS, OURS, PLAIN, PRODUCT, ConvLayer, bench_layers, bench_model, measure, parse_layer
 from deploydcn.cli import app
 from deploydcn.errors import InvalidArgument
 
@@ -29,7 +29,7 @@ SMALL = {
 @pytest.mark.backend("ort")
 @pytest.mark.parametrize("name", SMALL)
 def test_contenders_compute_the_same(name: str) -> None:
-    from deploydcn.bench.contenders import contenders
+    from deploydcn.bench.contenders import INT8_OUTPUT_SCALE, OURS_BFLOAT16, OURS_INT8, contenders
 
     layer = SMALL[name]
     results = {}
@@ -39,8 +39,25 @@ def test_contenders_compute_the_same(name: str) -> None:
         result: Any = make(1)()
         results[label] = np.asarray(result[0] if isinstance(result, list) else result)
     assert len(results) >= 2
+    if OURS_INT8 in results:
+        results[OURS_INT8] = (results[OURS_INT8].astype(np.float32) - 128) * INT8_OUTPUT_SCALE
+    # Positions round differently; products of bfloat16 have 8 bits; of int8 the output has no more.
+    tolerances = {OURS_BFLOAT16: 0.02, OURS_INT8: 4 * INT8_OUTPUT_SCALE}
     for label, result in results.items():
-        np.testing.assert_allclose(result, results[OURS], atol=2e-5, err_msg=label)  # positions round differently
+        np.testing.assert_allclose(result, results[OURS], atol=tolerances.get(label, 2e-5), err_msg=label)
+
+
+@pytest.mark.backend("ort")
+@pytest.mark.backend("torch")
+@pytest.mark.parametrize("name", FAMILY)
+def test_standard_graphs_compute_the_same(name: str) -> None:
+    from deploydcn.bench.family import contenders
+
+    arrays = FAMILY[name].arrays(offset_scale=1.0)
+    results: dict[str, Any] = {label: make(1)() for label, make in contenders(FAMILY[name], arrays).items()}
+    assert len(results) >= 2
+    for label, result in results.items():
+        np.testing.assert_allclose(result[0], results[OURS][0], atol=1e-4, err_msg=label)  # GridSample rounds positions
 
 
 @pytest.mark.backend("torch")

@@ -1,9 +1,11 @@
+// Deformable RoI pooling: the images are copied once into channel blocks; a bin's mean is then a weighted sum of
+// pixels, a vector of channels at a time.
 #include "ops/deform_roi_pool/deform_roi_pool_cpu.h"
 
 #include <algorithm>
 
+#include "core/cpu/blocked_image.h"
 #include "core/cpu/boxes.h"
-#include "core/cpu/element.h"
 #include "ops/deform_roi_pool/bin_samples.h"
 #include "ops/deform_roi_pool/spec.gen.h"
 
@@ -11,7 +13,8 @@ namespace deploydcn::deform_roi_pool {
 namespace {
 
 enum Input { kImages, kRois, kOffset };
-constexpr int64_t kChannelsPerTask = 32;
+constexpr int kMostVectors = 4;          // of channels per block
+constexpr int64_t kPixelsAtOnce = 1024;  // added up in one run: sums of runs lose less
 
 // A pixel along one axis, and the weight of all samples of a bin that read it.
 template <class Sum>
@@ -40,6 +43,43 @@ void collect(const BinSamples& samples, int size, std::vector<Sum>& weights, std
   }
 }
 
+// Pixels of a blocked image and their weights, as sum_points takes them: four to a point.
+template <class F>
+struct WeightedPixels {
+  std::vector<int32_t> pixels;
+  std::vector<F> weights;
+
+  // All pairs, as shares of a mean over `count` samples. width: of the image.
+  void collect(const std::vector<WeightedPixel<F>>& rows, const std::vector<WeightedPixel<F>>& columns, int64_t width,
+               F count) {
+    pixels.clear();
+    weights.clear();
+    for (const WeightedPixel<F>& row : rows) {
+      for (const WeightedPixel<F>& column : columns) {
+        pixels.push_back(static_cast<int32_t>((row.pixel + 1) * (width + 2) + column.pixel + 1));
+        weights.push_back(row.weight * column.weight / count);
+      }
+    }
+    const std::size_t whole = (pixels.size() + 3) / 4 * 4;
+    pixels.resize(whole, -1);
+    weights.resize(whole, F{0});
+  }
+
+  // Their sum, `cb` channels of one block.
+  void sum(const F* block, int cb, F* part, F* total) {
+    const auto count = static_cast<int64_t>(pixels.size());
+    std::fill_n(total, cb, F{0});
+    for (int64_t begin = 0; begin < count; begin += kPixelsAtOnce) {
+      const int64_t points = std::min(kPixelsAtOnce, count - begin) / 4;
+      const cpu::Corners<F> corners{pixels.data() + begin, weights.data() + begin, points};
+      const F* zeros = block;  // the border's corner
+      const bool only = count <= kPixelsAtOnce;
+      cpu::tile_kernels<F>().sum_points(block, cb, zeros, corners, 0, points, cb, only ? total : part);
+      for (int c = 0; !only && c < cb; ++c) total[c] += part[c];
+    }
+  }
+};
+
 class Kernel : public CpuKernel {
  public:
   explicit Kernel(const Attributes& attributes)
@@ -53,30 +93,53 @@ class Kernel : public CpuKernel {
     roi::require_exact_positions(kSpec.name, a[H], a[W]);
     const std::vector<cpu::PlacedBox> boxes = cpu::read_boxes(kSpec, inputs[kRois], a[N]);
     void* output = context.output(0, deploydcn::output_shape(kSpec, a, 0));
-    const int64_t blocks = (a[C] + kChannelsPerTask - 1) / kChannelsPerTask;
-    cpu::with_element(inputs[kImages].dtype, [&](auto zero) {
-      using T = decltype(zero);
-      parallel_for(context, a[R] * blocks, [&](int64_t task) {
-        const int64_t first = task % blocks * kChannelsPerTask, last = std::min(a[C], first + kChannelsPerTask);
-        pool(a, inputs, boxes[task / blocks], task / blocks, first, last, static_cast<T*>(output));
-      });
-    });
+    if (boxes.empty() || a[C] == 0) return;
+    if (inputs[kImages].dtype == DType::kFloat64) {
+      compute_as<double>(a, inputs, boxes, output, context);
+    } else {
+      compute_as<float>(a, inputs, boxes, output, context);
+    }
   }
 
  private:
-  template <class T>
-  void pool(const Axes& a, Span<const TensorView> inputs, const cpu::PlacedBox& placed, int64_t r, int64_t first,
-            int64_t last, T* output) const {
-    using Sum = cpu::Sum<T>;
+  template <class F>
+  void compute_as(const Axes& a, Span<const TensorView> inputs, const std::vector<cpu::PlacedBox>& boxes, void* output,
+                  CpuContext& context) const {
+    cpu::ConvolutionShape shape{};
+    shape.batch = a[N], shape.channels = a[C], shape.height = a[H], shape.width = a[W];
+    check_image(shape);
+    const int lanes = cpu::tile_kernels<F>().lanes;
+    cpu::ChannelPlan plan{};
+    plan.block_width = static_cast<int>(std::min<int64_t>(kMostVectors, cpu::ceil_div(a[C], lanes))) * lanes;
+    for (int64_t channel = 0; channel < a[C]; channel += plan.block_width) {
+      const auto channels = static_cast<int>(std::min<int64_t>(plan.block_width, a[C] - channel));
+      plan.blocks.push_back({channel, channels, 0, {}});
+    }
+    cpu::ConvolutionArguments arguments{};
+    arguments.input = inputs[kImages];
+    arguments.output = output;
+    const cpu::BlockedImage<F> images(shape, plan, arguments, context);
+    parallel_for(context, a[R], [&](int64_t r) { pool<F>(a, inputs, boxes[r], r, plan, arguments, images); });
+  }
+
+  // All bins of one box, [block][bin][channel of the block], and from there to the output.
+  template <class F>
+  void pool(const Axes& a, Span<const TensorView> inputs, const cpu::PlacedBox& placed, int64_t r,
+            const cpu::ChannelPlan& plan, const cpu::ConvolutionArguments& arguments,
+            const cpu::BlockedImage<F>& images) const {
     const auto height = static_cast<int>(a[H]), width = static_cast<int>(a[W]);
-    const int64_t bins = a[PH] * a[PW];
+    const int cb = plan.block_width;
+    const auto blocks = static_cast<int64_t>(plan.blocks.size());
+    const int64_t bins = a[PH] * a[PW], lanes = cpu::tile_kernels<F>().lanes;
+    const int64_t held = cpu::ceil_div(bins, lanes) * lanes;
     const BoxSide vertical(placed.box.top, placed.box.bottom, scale_, static_cast<int>(a[PH]), sampling_ratio_);
     const BoxSide horizontal(placed.box.left, placed.box.right, scale_, static_cast<int>(a[PW]), sampling_ratio_);
-    const Sum count = std::max(Sum(vertical.samples) * Sum(horizontal.samples), Sum(1));
-    const T* image = static_cast<const T*>(inputs[kImages].data) + placed.image * a[C] * height * width;
+    const F count = std::max(F(vertical.samples) * F(horizontal.samples), F(1));
     const TensorView offset = input_at(inputs, kOffset);
-    std::vector<Sum> weights;
-    std::vector<WeightedPixel<Sum>> rows, columns;
+    std::vector<F> weights, tile(static_cast<std::size_t>((Checked(blocks) * Checked(held) * Checked(cb)).value()));
+    std::vector<F> part(cb), bias(cb, F{0}), planes(static_cast<std::size_t>(cb * bins));
+    std::vector<WeightedPixel<F>> rows, columns;
+    WeightedPixels<F> read;
     for (int64_t bin = 0; bin < bins; ++bin) {
       float x = 0.f, y = 0.f;
       if (offset.present) {
@@ -85,19 +148,28 @@ class Kernel : public CpuKernel {
       }
       collect(BinSamples(vertical, static_cast<int>(bin / a[PW]), gamma_, y, height), height, weights, rows);
       collect(BinSamples(horizontal, static_cast<int>(bin % a[PW]), gamma_, x, width), width, weights, columns);
-      for (int64_t channel = first; channel < last; ++channel) {
-        const T* plane = image + channel * height * width;
-        Sum sum = 0;
-        for (const WeightedPixel<Sum>& row : rows) {
-          Sum along = 0;
-          for (const WeightedPixel<Sum>& column : columns) {
-            along += column.weight * cpu::value_of(plane[row.pixel * width + column.pixel]);
-          }
-          sum += row.weight * along;
-        }
-        output[(r * a[C] + channel) * bins + bin] = cpu::element_from<T>(sum / count);
+      read.collect(rows, columns, width, count);
+      for (int64_t b = 0; b < blocks; ++b) {
+        read.sum(images.block(placed.image, b), cb, part.data(), tile.data() + (b * held + bin) * cb);
       }
     }
+    for (int64_t b = 0; b < blocks; ++b) {
+      const cpu::ChannelPlan::Block& block = plan.blocks[static_cast<std::size_t>(b)];
+      const int64_t begin = (r * a[C] + block.channel) * bins;
+      const bool direct = cpu::stored_as<F>(arguments.input);
+      F* to = direct ? static_cast<F*>(arguments.output) + begin : planes.data();
+      cpu::tile_kernels<F>().finish(tile.data() + b * held * cb, cb, bins, block.channels, bias.data(),
+                                    Activation::kNone, to, bins);
+      if (!direct) cpu::store_output<F>(arguments, planes.data(), block.channels * bins, begin);
+    }
+  }
+
+  static void check_image(const cpu::ConvolutionShape& shape) {
+    const int64_t pixels = (Checked(shape.height + 2) * Checked(shape.width + 2)).value();
+    if (pixels < int64_t{1} << 31) return;
+    throw InvalidArgument(std::string(kSpec.name) + " input has " + std::to_string(shape.height) + " x " +
+                          std::to_string(shape.width) +
+                          " pixels; wanted (height + 2) * (width + 2) below 2^31; split it");
   }
 
   Attributes attributes_;
