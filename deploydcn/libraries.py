@@ -63,7 +63,8 @@ def register_ort_ops(session_options: onnxruntime.SessionOptions, *, replace_sta
 
 
 def cpu_isa() -> str:
-    """The instruction set of the CPU kernels on this machine: "amx", "avx512", "avx2" or "baseline", or what DEPLOYDCN_CPU_ISA asks for.
+    """The instruction set of the CPU kernels on this machine, or what DEPLOYDCN_CPU_ISA asks for: "amx", "avx512vnni", "avx512", "avx2" or
+    "baseline".
 
     Raises:
         UserError: this installation has no library, or DEPLOYDCN_CPU_ISA asks for what this processor does not run.

@@ -75,10 +75,10 @@ ChannelPlan make_plan(const ConvolutionShape& shape, const MatrixKernels<F>& mat
   return plan;
 }
 
-// Whether the processor's tiles multiply faster: no block may belong to several groups, and what does not fill them is
+// Whether products of whole blocks are faster: no block may belong to several groups, and what does not fill it is
 // lost.
 template <class F>
-bool suits_tiles(const ConvolutionShape& shape, const ChannelPlan& plan) {
+bool suits_whole_blocks(const ConvolutionShape& shape, const ChannelPlan& plan) {
   if (shape.depthwise() || plan.planes) return false;
   for (const ChannelPlan::Block& block : plan.blocks) {
     if (block.segments.size() != 1) return false;
@@ -114,14 +114,14 @@ void check_limits(const ConvolutionShape& s) {
 
 namespace {
 
-// Null where the processor's tiles do not have these products.
+// Better than fused multiply-add, if the processor has them.
 template <class F>
-const MatrixKernels<F>* tiles_for(Products products) {
+const MatrixKernels<F>* special_products(Products products) {
   switch (products) {
     case Products::kFused: return nullptr;
     case Products::kFloat32: return tile_kernels<F>().tiled;
     case Products::kBFloat16: return tile_kernels<F>().tiled_bfloat16;
-    case Products::kBytes: return tile_kernels<F>().tiled_bytes;
+    case Products::kBytes: return tile_kernels<F>().whole;
   }
   throw InternalError("unknown products");
 }
@@ -134,10 +134,10 @@ PackedWeights<F>::PackedWeights(const TensorView& weight, int64_t groups, int64_
     : matrix_(products == Products::kBytes ? &tile_kernels<F>().rounded : &tile_kernels<F>().fused) {
   const ConvolutionShape shape = weight_shape(weight.shape, groups, offset_groups);
   plan_ = make_plan(shape, *matrix_);
-  if (const MatrixKernels<F>* tiled = tiles_for<F>(products)) {
-    ChannelPlan plan = make_plan(shape, *tiled);
-    if (suits_tiles<F>(shape, plan)) {
-      matrix_ = tiled;
+  if (const MatrixKernels<F>* special = special_products<F>(products)) {
+    ChannelPlan plan = make_plan(shape, *special);
+    if (suits_whole_blocks<F>(shape, plan)) {
+      matrix_ = special;
       plan_ = std::move(plan);
     }
   }

@@ -2,8 +2,6 @@
 // another floating-point type, counted from the zero point where it is whole numbers of 8 bits.
 #pragma once
 
-#include <algorithm>
-#include <limits>
 #include <vector>
 
 #include "core/cpu/tiled_convolution.h"
@@ -39,22 +37,10 @@ void store_output(const ConvolutionArguments& arguments, const F* values, int64_
   const DType dtype = arguments.input.dtype;
   if (!arguments.quantization) return store_as<F>(values, count, arguments.output, dtype, begin);
   const Quantization& quantization = *arguments.quantization;
-  // The nearest whole number by adding a number whose neighbours are one apart; half to even.
-  constexpr F shift = sizeof(F) == 4 ? F(0x1.8p23) : F(0x1.8p52);
-  const F low = static_cast<F>(lowest_of(dtype) - quantization.output_zero),
-          high = static_cast<F>(highest_of(dtype) - quantization.output_zero),
-          units = F{1} / static_cast<F>(quantization.output_scale);
-  const auto store = [&](auto* out) {
-    for (int64_t i = 0; i < count; ++i) {
-      F value = values[i] * units;
-      value = value == value ? value : F{0};
-      value = std::min(std::max(value, low), high);
-      out[begin + i] = static_cast<std::remove_reference_t<decltype(*out)>>(
-          static_cast<int32_t>((value + shift) - shift) + quantization.output_zero);
-    }
-  };
-  if (dtype == DType::kInt8) return store(static_cast<int8_t*>(arguments.output));
-  store(static_cast<uint8_t*>(arguments.output));
+  const auto low = static_cast<F>(lowest_of(dtype) - quantization.output_zero);
+  const auto high = static_cast<F>(highest_of(dtype) - quantization.output_zero);
+  tile_kernels<F>().round_to_bytes(values, count, F{1} / static_cast<F>(quantization.output_scale), low, high,
+                                   quantization.output_zero, static_cast<unsigned char*>(arguments.output) + begin);
 }
 
 // The bias of every output, in units of the output; 0 where there is none.

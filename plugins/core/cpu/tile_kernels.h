@@ -138,9 +138,13 @@ struct TileKernels {
 
   // By fused multiply-add: of samples as they are, and rounded to whole numbers.
   MatrixKernels<F> fused, rounded;
-  // By the processor's matrix tiles: as precise, of numbers rounded to bfloat16, of samples and weights that are whole
-  // numbers of 8 bits. Null: it has none.
-  const MatrixKernels<F>*tiled, *tiled_bfloat16, *tiled_bytes;
+  // By the processor's matrix tiles: as precise, of numbers rounded to bfloat16. Null: it has none.
+  const MatrixKernels<F>*tiled, *tiled_bfloat16;
+  // Of samples and weights that are whole numbers of 8 bits, added up as such. Null: the processor cannot.
+  const MatrixKernels<F>* whole;
+
+  // out[i] = the nearest whole number to values[i] * units from low to high, plus `zero`, in 8 bits; NaN is `zero`.
+  void (*round_to_bytes)(const F* values, int64_t count, F units, F low, F high, int32_t zero, void* out);
 
   // Whether all of them are finite.
   bool (*finite)(const F* values, int64_t count);
@@ -178,7 +182,7 @@ struct TileKernels {
                      int64_t count, int64_t channels, F* out);
 };
 
-// The best kernels this processor runs, or those named by DEPLOYDCN_CPU_ISA (baseline, avx2, avx512, amx).
+// The best kernels this processor runs, or those named by DEPLOYDCN_CPU_ISA (baseline, avx2, avx512, avx512vnni, amx).
 template <class F>
 const TileKernels<F>& tile_kernels();
 

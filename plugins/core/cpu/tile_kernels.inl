@@ -9,12 +9,14 @@
 
 #include "core/cpu/direct_kernels.inl"
 #include "core/cpu/point_kernels.inl"
+#include "core/cpu/quad_products.inl"
 #include "core/cpu/simd.inl"
 #include "core/cpu/tile_kernels.h"
 #include "core/cpu/tile_layouts.inl"
 #include "core/cpu/tile_matrices.inl"
 #include "core/cpu/tile_products.inl"
 #include "core/cpu/tile_samples.inl"
+#include "core/cpu/whole_numbers.inl"
 
 namespace deploydcn::cpu {
 namespace {
@@ -35,7 +37,8 @@ constexpr TileKernels<F> kTable = {
     kFused<F, Rounded>,
     kTiled<F, Tiles::kFloat32>,
     kTiled<F, Tiles::kBFloat16>,
-    kTiled<F, Tiles::kBytes>,
+    kTiled<F, Tiles::kBytes> ? kTiled<F, Tiles::kBytes> : kQuads<F>,
+    round_to_bytes<F>,
     finite<F>,
     depthwise<F, Bilinear>,
     depthwise<F, Rounded>,

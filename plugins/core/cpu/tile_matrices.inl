@@ -13,6 +13,7 @@
 #include "core/cpu/tile_kernels.h"
 #include "core/cpu/tile_layouts.inl"
 #include "core/cpu/tile_samples.inl"
+#include "core/cpu/whole_numbers.inl"
 
 #if defined(__AMX_BF16__)
 #include <immintrin.h>
@@ -36,8 +37,6 @@ constexpr int kParts = kTiles == Tiles::kFloat32 ? 3 : 1;
 template <Tiles kTiles>
 constexpr int kTileDepth = kTiles == Tiles::kBytes ? 64 : 32;  // channels
 
-typedef uint32_t Words __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES)));
-
 // To the nearest bfloat16, ties to even, in the upper half; NaN stays NaN.
 inline __attribute__((always_inline)) Words round_to_upper(Vector<float> value) {
   const Words word = reinterpret_cast<Words>(value);
@@ -57,7 +56,8 @@ struct TilePanel {
 
   inline __attribute__((always_inline)) void put(const Vector<float>* values, const SampledBlock<float>& block) {
     if constexpr (kTiles == Tiles::kBytes) {
-      put_bytes(values, block);
+      const Words words = whole_numbers(values, block);
+      __builtin_memcpy(to, &words, sizeof words);
     } else {
       put_parts(values[0], values[1]);
     }
@@ -77,16 +77,6 @@ struct TilePanel {
       a -= reinterpret_cast<Vector<float>>(upper_a);
       b -= reinterpret_cast<Vector<float>>(upper_b);
     }
-  }
-  // Counted from the lowest: from 0 to 255.
-  inline __attribute__((always_inline)) void put_bytes(const Vector<float>* values, const SampledBlock<float>& block) {
-    Words all{};
-#pragma GCC unroll 4
-    for (int v = 0; v < 4; ++v) {
-      const Vector<float> counted = round_within<float>(values[v], block.low, block.high) - block.low;
-      all |= reinterpret_cast<Words>(__builtin_convertvector(counted, Integers<float>)) << 8 * v;
-    }
-    __builtin_memcpy(to, &all, sizeof all);
   }
 };
 
@@ -125,22 +115,6 @@ int64_t pack_tiles(const float* weights, int64_t depth, int row, void* out) {
     }
   }
   return steps * kParts<kTiles> * columns * kTileBytes;
-}
-
-inline __attribute__((always_inline)) Integers<float> load_whole(const void* from) {
-  Integers<float> value;
-  __builtin_memcpy(&value, from, sizeof value);
-  return value;
-}
-
-// Sums of whole numbers, in the place of the numbers they become.
-inline void finish_whole(float* sums, int64_t pixels, int row, const int32_t* correction, const float* scale) {
-  for (int64_t p = 0; p < pixels; ++p, sums += row) {
-    for (int r = 0; r < row; r += Simd<float>::kLanes) {
-      const Integers<float> sum = load_whole(sums + r) + load_whole(correction + r);
-      store<float>(sums + r, __builtin_convertvector(sum, Vector<float>) * load<float>(scale + r));
-    }
-  }
 }
 
 struct alignas(64) TileConfiguration {

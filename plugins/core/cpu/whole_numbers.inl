@@ -1,0 +1,58 @@
+// Samples that are whole numbers of 8 bits: stored four to a word, their sums finished. Part of tile_kernels.inl.
+#pragma once
+
+#include "core/cpu/simd.inl"
+#include "core/cpu/tile_kernels.h"
+#include "core/cpu/tile_samples.inl"
+
+namespace deploydcn::cpu {
+namespace {
+
+typedef uint32_t Words __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES)));
+
+// Four vectors of samples, rounded and counted from the lowest, from 0 to 255: one of each to a word. Channels c,
+// lanes + c, 2 * lanes + c and so on then lie side by side: packing them takes no shuffles.
+inline __attribute__((always_inline)) Words whole_numbers(const Vector<float>* values,
+                                                          const SampledBlock<float>& block) {
+  Words all{};
+#pragma GCC unroll 4
+  for (int v = 0; v < 4; ++v) {
+    const Vector<float> counted = round_within<float>(values[v], block.low, block.high) - block.low;
+    all |= reinterpret_cast<Words>(__builtin_convertvector(counted, Integers<float>)) << 8 * v;
+  }
+  return all;
+}
+
+inline __attribute__((always_inline)) Integers<float> load_whole(const void* from) {
+  Integers<float> value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return value;
+}
+
+// out[i] = the nearest whole number to values[i] * units from low to high, plus `zero`, in 8 bits; NaN is `zero`.
+template <class F>
+void round_to_bytes(const F* values, int64_t count, F units, F low, F high, int32_t zero, void* out) {
+  constexpr int n = Simd<F>::kLanes;
+  typedef int8_t Bytes __attribute__((vector_size(n)));
+  auto* to = static_cast<int8_t*>(out);
+  for (int64_t i = 0; i < count; i += n) {
+    const int64_t some = count - i < n ? count - i : n;
+    const Vector<F> value = some == n ? load<F>(values + i) : load_some<F>(values + i, some);
+    const Bytes bytes = __builtin_convertvector(
+        __builtin_convertvector(round_within<F>(value * units, low, high), Integers<F>) + zero, Bytes);
+    __builtin_memcpy(to + i, &bytes, static_cast<std::size_t>(some));
+  }
+}
+
+// Sums of whole numbers, in the place of the numbers they become (MatrixKernels::finish_sums).
+inline void finish_whole(float* sums, int64_t pixels, int row, const int32_t* correction, const float* scale) {
+  for (int64_t p = 0; p < pixels; ++p, sums += row) {
+    for (int r = 0; r < row; r += Simd<float>::kLanes) {
+      const Integers<float> sum = load_whole(sums + r) + load_whole(correction + r);
+      store<float>(sums + r, __builtin_convertvector(sum, Vector<float>) * load<float>(scale + r));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace deploydcn::cpu
