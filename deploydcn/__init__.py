@@ -15,6 +15,7 @@ from deploydcn.export import (
 )
 from deploydcn.libraries import ort_library_path, plugin_library_path, register_ort_ops
 from deploydcn.parity import ParityReport, verify
+from deploydcn.quantization import QuantizeReport, quantize
 from deploydcn.runners import Runner, TensorInfo, load
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "MissingDependency",
     "ParityReport",
     "PrecisionReport",
+    "QuantizeReport",
     "Runner",
     "RuntimeFailure",
     "TensorInfo",
@@ -41,6 +43,7 @@ __all__ = [
     "load",
     "ort_library_path",
     "plugin_library_path",
+    "quantize",
     "register_frontend",
     "register_ort_ops",
     "verify",

@@ -251,11 +251,11 @@ def create(root: Path, name: str) -> list[Path]:
         path.write_text(text.replace(mark, line.format(name=name, snake=snake) + mark, 1))
         changed.append(path)
     init = root / "deploydcn" / "ops" / "__init__.py"
-    imports = re.search(r"from deploydcn\.ops import (.*)\n", init.read_text())
+    imports = re.search(r"from deploydcn\.ops import \(\n((?:    \w+,\n)+)\)", init.read_text())
     if imports is None:
         raise InvalidArgument(f"{init.relative_to(root)} has no import list to extend")
-    names = sorted([*imports.group(1).split(", "), snake])
-    init.write_text(init.read_text().replace(imports.group(0), f"from deploydcn.ops import {', '.join(names)}\n"))
+    names = sorted([*imports.group(1).splitlines(keepends=True), f"    {snake},\n"])
+    init.write_text(init.read_text().replace(imports.group(0), f"from deploydcn.ops import (\n{''.join(names)})"))
     return changed
 
 

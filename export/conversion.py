@@ -15,7 +15,7 @@ from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, R
 from deploydcn.errors import ExportError, InternalError, InvalidArgument, InvalidModel
 from deploydcn.export import graph
 from deploydcn.export.api import DEFAULT_OPSET
-from deploydcn.export.compare import compare_with_source
+from deploydcn.export.compare import QUANTIZED, compare_with_source
 from deploydcn.export.convert import ConvertReport, NodeMapping
 from deploydcn.export.finish import IR_VERSION, check_model, deformable_operators, finish, tensor_info
 from deploydcn.export.foreign import Imported, import_foreign, is_foreign, paddle
@@ -160,7 +160,9 @@ def check_own_nodes(model: ir.Model) -> None:
 
 
 def _precision(model: ir.Model) -> str:
-    """The lowest precision that anything in the graph is kept in; float32 where there are no numbers."""
+    """The lowest precision that anything in the graph is kept in; float32 where there are no numbers; QUANTIZED files are their own."""
+    if any(node.op_type in ("QuantizeLinear", "QLinearDeformConv2d") for node in model.graph.all_nodes()):
+        return QUANTIZED
     values = (*model.graph.inputs, *(value for node in model.graph.all_nodes() for value in (*node.inputs, *node.outputs)))
     found = {value.dtype.numpy().name for value in values if value is not None and value.dtype not in (None, ir.DataType.UNDEFINED)}
     return min(found & set(PRECISION), key=lambda name: PRECISION[name], default="float32")

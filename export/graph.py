@@ -116,19 +116,21 @@ def adopt_constants(model: ir.Model) -> None:
                 node.replace_input_with(index, new_initializer(model, value.const_value.numpy(), value.name or "constant"))
 
 
-def fold_batch_norm(model: ir.Model) -> list[str]:
+def fold_batch_norm(model: ir.Model, *, standard: bool = False) -> list[str]:
     """conv -> BatchNormalization with constant parameters: into the convolution's weight and bias.
 
-    W' = W * s, B' = (B - mean) * s + beta with s = gamma / sqrt(var + epsilon), computed in float64.
+    W' = W * s, B' = (B - mean) * s + beta with s = gamma / sqrt(var + epsilon), computed in float64. standard: ONNX's Conv too, which
+    runtimes otherwise fold themselves.
     """
+    foldable = {(DOMAIN, name): where for name, where in CONVOLUTIONS.items()} | ({("", "Conv"): (1, 2)} if standard else {})
     folded = 0
     for norm in nodes_of(model, "BatchNormalization"):
         source = norm.inputs[0]
         conv = source.producer() if source is not None else None
-        if conv is None or conv.domain != DOMAIN or conv.op_type not in CONVOLUTIONS or only_consumer(conv.outputs[0]) is not norm:
+        if conv is None or (conv.domain, conv.op_type) not in foldable or only_consumer(conv.outputs[0]) is not norm:
             continue
         activation = conv.attributes.get("activation")
-        weight_index, bias_index = CONVOLUTIONS[conv.op_type]
+        weight_index, bias_index = foldable[conv.domain, conv.op_type]
         bias_value = input_at(conv, bias_index)
         weight, bias = constant(conv.inputs[weight_index]), constant(bias_value)
         parameters = [constant(value) for value in norm.inputs[1:]]
@@ -142,14 +144,13 @@ def fold_batch_norm(model: ir.Model) -> list[str]:
         wide_bias = np.zeros_like(mean) if bias is None else bias.astype(np.float64)
         dtype, name = weight.dtype, conv.inputs[weight_index].name or conv.name or "conv"  # type: ignore[union-attr]
         inputs = list(conv.inputs) + [None] * (bias_index + 1 - len(conv.inputs))
-        inputs[weight_index] = new_initializer(
-            model, (weight.astype(np.float64) * scale[:, None, None, None]).astype(dtype), f"{name}.folded"
-        )
+        folded_weight = weight.astype(np.float64) * scale.reshape(-1, *[1] * (weight.ndim - 1))
+        inputs[weight_index] = new_initializer(model, folded_weight.astype(dtype), f"{name}.folded")
         inputs[bias_index] = new_initializer(model, ((wide_bias - mean) * scale + beta).astype(dtype), f"{name}.folded_bias")
-        node = ir.node(conv.op_type, inputs, attributes=dict(conv.attributes), domain=DOMAIN, version=1, name=conv.name)
+        node = ir.node(conv.op_type, inputs, attributes=dict(conv.attributes), domain=conv.domain, version=conv.version, name=conv.name)
         replace([conv, norm], [node], node.outputs)
         folded += 1
-    return [f"{folded} batch normalizations folded into our convolutions"] if folded else []
+    return [f"{folded} batch normalizations folded into {'' if standard else 'our '}convolutions"] if folded else []
 
 
 def fuse_activations(model: ir.Model) -> list[str]:
@@ -192,7 +193,10 @@ def _activation_after(conv: ir.Node) -> tuple[str, list[ir.Node]] | None:
 
 
 def use_grouped_conv(model: ir.Model) -> list[str]:
-    """Conv -> GroupedConv2d where that is faster (see `grouped_is_faster`), and in float64."""
+    """Conv -> GroupedConv2d where that is faster (see `grouped_is_faster`), and in float64.
+
+    Convolutions of quantized data stay: ONNX Runtime makes QLinearConv of them and the Q and DQ nodes around.
+    """
     changed = 0
     for conv in nodes_of(model, "Conv"):
         weight = conv.inputs[1]
@@ -200,7 +204,8 @@ def use_grouped_conv(model: ir.Model) -> list[str]:
         group = conv.attributes["group"].as_int() if "group" in conv.attributes else 1
         automatic = "auto_pad" in conv.attributes and conv.attributes["auto_pad"].as_string() not in ("", "NOTSET")
         sizes = [size for size in shape or () if isinstance(size, int)]
-        if len(sizes) != 4 or automatic:
+        quantized = weight is not None and (maker := weight.producer()) is not None and maker.op_type == "DequantizeLinear"
+        if len(sizes) != 4 or automatic or quantized:
             continue
         missing = conv.outputs[0].dtype == ir.DataType.DOUBLE  # ONNX Runtime's CPU provider has no Conv in float64
         if not missing and not grouped_is_faster(group, sizes[0] // group, sizes[1]):

@@ -34,8 +34,9 @@ def _portable(model: ir.Model) -> list[str]:
 
 def _ort(model: ir.Model) -> list[str]:
     from deploydcn.export import graph
+    from deploydcn.export.quantized import from_qdq
 
-    return [*graph.fold_batch_norm(model), *graph.use_grouped_conv(model), *graph.fuse_activations(model)]
+    return [*graph.fold_batch_norm(model), *graph.use_grouped_conv(model), *graph.fuse_activations(model), *from_qdq(model)]
 
 
 def _tensorrt(model: ir.Model) -> list[str]:
@@ -67,22 +68,29 @@ def _core(spec: OpSpec) -> str:
     return "core ONNX operators"
 
 
+def _without_integers(form: Callable[[OpSpec], str]) -> Callable[[OpSpec], str]:
+    """For targets that have QLinearDeformConv2d as Q and DQ nodes."""
+    return lambda spec: "DeformConv2d between Q and DQ nodes" if spec.name == "QLinearDeformConv2d" else form(spec)
+
+
 TARGETS = {
     "ort": Target("our operators where they are faster than ONNX Runtime's; needs deploydcn's library", _ort, _own),
     "standard": Target(
         "ONNX operators only (DeformConv of opset 19; core ones where there is none); runs in a plain onnxruntime 1.25 or later",
         _standard,
-        lambda spec: spec.standard_op or _core(spec),
+        _without_integers(lambda spec: spec.standard_op or _core(spec)),
         plain=True,
     ),
     "portable": Target(
         "core ONNX operators of opset 16 only, without DeformConv: for runtimes that take no plugin; slower",
         _portable,
-        _core,
+        _without_integers(_core),
         plain=True,
         oldest_opset=16,
     ),
     "tensorrt": Target(
-        "our operators, in the form TensorRT's parser takes; runs in ONNX Runtime with deploydcn's library too", _tensorrt, _own
+        "our operators, in the form TensorRT's parser takes; runs in ONNX Runtime with deploydcn's library too",
+        _tensorrt,
+        _without_integers(_own),
     ),
 }

@@ -21,9 +21,10 @@ ALLOWED = {
     "export": {"ops", "nn", "runners", "parity", "export"},
     "engine": {"ops", "runners", "export", "engine"},
     "vision": {"vision"},
+    "quantization": {"ops", "export", "parity", "runners", "vision", "quantization"},
     "testing": {"ops", "testing"},
     "bench": {"ops", "export", "bench"},
-    "cli": {"ops", "runners", "parity", "export", "engine", "vision", "bench", "cli"},
+    "cli": {"ops", "runners", "parity", "export", "engine", "quantization", "vision", "bench", "cli"},
 }
 LEAVES = {"tensorrt_runtimes", "errors", "_lazy", "files", "spec", "libraries", "onnx_schema", "doctor"}
 

@@ -54,17 +54,38 @@ def letterbox(image: np.ndarray, size: tuple[int, int]) -> Letterbox:
     Raises:
         InvalidArgument: not an (H, W, 3) uint8 image.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise InvalidArgument(f"image is {image.dtype}{list(image.shape)}; wanted uint8 (height, width, 3)")
-    pillow = lazy_import("PIL.Image", extra="report")
+    _check(image)
     scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
     height, width = round(image.shape[0] * scale), round(image.shape[1] * scale)
-    resized = np.asarray(pillow.fromarray(image).resize((width, height), pillow.Resampling.BILINEAR))
+    resized = _resized(image, (height, width))
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     canvas = np.full((*size, 3), GREY, np.uint8)
     canvas[top : top + height, left : left + width] = resized
-    tensor = np.ascontiguousarray(canvas.transpose(2, 0, 1)[None].astype(np.float32) / 255)
-    return Letterbox(tensor, scale, left, top)
+    return Letterbox(_tensor(canvas), scale, left, top)
+
+
+def stretch(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Image (H, W, 3) uint8 brought to size (height, width), whatever its proportions: (1, 3, height, width) float32 in [0, 1].
+
+    Raises:
+        InvalidArgument: not an (H, W, 3) uint8 image.
+    """
+    _check(image)
+    return _tensor(_resized(image, size))
+
+
+def _check(image: np.ndarray) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise InvalidArgument(f"image is {image.dtype}{list(image.shape)}; wanted uint8 (height, width, 3)")
+
+
+def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    pillow = lazy_import("PIL.Image", extra="report")
+    return np.asarray(pillow.fromarray(image).resize((size[1], size[0]), pillow.Resampling.BILINEAR))
+
+
+def _tensor(image: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(image.transpose(2, 0, 1)[None].astype(np.float32) / 255)
 
 
 def draw_detections(image: np.ndarray, detections: Detections, path: str | os.PathLike[str], *, names: Sequence[str] | None = None) -> None:

@@ -5,7 +5,7 @@ README.md has what that costs. Half-precision data is computed in float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -21,7 +21,7 @@ from deploydcn.export.portable.ms_deform_attn import ms_deform_attn
 from deploydcn.export.portable.node import SpecNode
 from deploydcn.export.portable.separable_conv2d import separable_conv2d
 from deploydcn.onnx_schema import DOMAIN
-from deploydcn.ops import OPS
+from deploydcn.ops import OPS, Op
 
 Decomposition = Callable[[OpBuilder, SpecNode], list[ir.Value]]
 
@@ -38,14 +38,14 @@ DECOMPOSITIONS: Mapping[str, Decomposition] = {
 }
 
 
-def decompose(model: ir.Model) -> list[str]:
-    """Replace every node of domain deploydcn.
+def decompose(model: ir.Model, ops: Sequence[Op] = OPS) -> list[str]:
+    """Replace every node of these operators.
 
     Raises:
         ExportError: an operator without a portable form.
     """
     counts: dict[str, int] = {}
-    for op in OPS:
+    for op in ops:
         for node in graph.nodes_of(model, op.spec.name, DOMAIN):
             if op.spec.name not in DECOMPOSITIONS:
                 raise ExportError(f"node {node.name!r}: {op.spec.name} has no portable form; wanted one of {', '.join(DECOMPOSITIONS)}")

@@ -7,6 +7,9 @@ from deploydcn.ops.deform_conv2d.spec import OFFSET_GROUP
 from deploydcn.ops.window import OUTPUT_SIZES, WINDOW
 from deploydcn.spec import OpSpec, Tensor
 
+MOST_PRODUCTS = (2**31 - 1) // (255 * 128)
+"""Products of a sample and a weight whose sum always fits 32 bits."""
+
 SPEC = OpSpec(
     name="QLinearDeformConv2d",
     snake_name="qlinear_deform_conv2d",
@@ -16,8 +19,8 @@ SPEC = OpSpec(
         "value of T again, which is what products of 8-bit integers need. Then acc = sum of W * s over taps and channels + B, an exact "
         "integer, y = activation(acc * x_scale * w_scale[m]), and Y = saturate(round(y / y_scale) + y_zero_point), rounding half to even. "
         "A mask that is not finite counts as 0, as does a result that is not a number (0/0); NaN and infinite coordinates sample 0. W is "
-        "symmetric: its zero point is 0. C//G*KH*KW is at most 65793, so that the products add up in 32 bits. Runs on CPUs only; GPUs take "
-        "8-bit models with QuantizeLinear and DequantizeLinear nodes."
+        f"symmetric: its zero point is 0. C//G*KH*KW is at most {MOST_PRODUCTS}, so that the products add up in 32 bits. Runs on CPUs "
+        "only; GPUs take 8-bit models with QuantizeLinear and DequantizeLinear nodes."
     ),
     attributes=(*WINDOW, OFFSET_GROUP, ACTIVATION),
     inputs=(

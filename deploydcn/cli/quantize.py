@@ -1,0 +1,91 @@
+"""Quantize an ONNX file to 8 bits: ranges from calibration data, deformable convolutions too, offsets in float32."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploydcn.cli.options import Json, console, print_json, table
+from deploydcn.errors import InvalidArgument
+from deploydcn.quantization import METHODS, OutputAgreement, quantize
+
+
+def command(
+    model: Annotated[Path, typer.Argument(help="The float32 ONNX file to read.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")],
+    calibrate: Annotated[
+        Path,
+        typer.Option(help="Typical inputs: a folder of images, or an .npz file with one array per input, samples along the first axis."),
+    ],
+    method: Annotated[str, typer.Option(help=f"How ranges are taken: {', '.join(METHODS)}.")] = "percentile",
+    target: Annotated[
+        str, typer.Option(help="ort: QLinearDeformConv2d; standard, tensorrt: Q and DQ nodes around deformable convolutions.")
+    ] = "ort",
+    activations: Annotated[
+        str | None, typer.Option(help="uint8, or int8 (symmetric); uint8 for ort and standard, int8 for tensorrt when left out.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="A node that stays in float32, by name or a pattern such as 'head.*'. Repeatable.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Height and width to bring images to, as in 640x640; the model's own when left out.")
+    ] = None,
+    fit: Annotated[str, typer.Option(help="letterbox keeps the proportions of images, stretch does not.")] = "letterbox",
+    mean: Annotated[str, typer.Option(help="Of image values in [0, 1], one or per channel, as in 0.485,0.456,0.406.")] = "0",
+    std: Annotated[str, typer.Option(help="The same; the input is (value - mean) / std.")] = "1",
+    limit: Annotated[int | None, typer.Option(min=1, help="Use the first so many samples only.")] = None,
+    narrow_weights: Annotated[bool, typer.Option(help="Weights of 7 bits, for x86 processors without VNNI.")] = False,
+    as_json: Json = False,
+) -> None:
+    report = quantize(
+        model,
+        output,
+        calibrate,
+        target=target,
+        method=method,
+        activations=activations,
+        exclude=exclude or (),
+        size=_parse_size(size),
+        fit=fit,
+        mean=_parse_numbers("mean", mean),
+        std=_parse_numbers("std", std),
+        limit=limit,
+        narrow_weights=narrow_weights,
+        progress=not as_json,
+    )
+    if as_json:
+        print_json(report.to_json())
+        return
+    kept = [(layer.node, layer.operator, layer.kept) for layer in report.layers if layer.kept]
+    if kept:
+        console.print(table("layers that stay in float32", ["node", "operator", "because"], kept))
+    rows = [(output.name, *_cells(output)) for output in report.agreement]
+    console.print(table(f"against float32, over {report.samples} samples", ["output", "dB", "cosine", "max abs", "top-1"], rows))
+    for note in report.notes:
+        console.print(f"  {note}")
+    console.print(report.summary(), soft_wrap=True)
+
+
+def _cells(output: OutputAgreement) -> tuple[str, str, str, str]:
+    if output.mismatch:
+        return output.mismatch, "", "", ""
+    return f"{output.sqnr_db:.1f}", f"{output.cosine:.6f}", f"{output.max_abs:.3g}", "" if output.top1 is None else f"{output.top1:.1%}"
+
+
+def _parse_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]+)x([0-9]+)", text)
+    if match is None:
+        raise InvalidArgument(f"--size {text!r}; wanted HEIGHTxWIDTH, as in 640x640")
+    return int(match[1]), int(match[2])
+
+
+def _parse_numbers(name: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InvalidArgument(f"--{name} {text!r}; wanted numbers with commas between, as in 0.485,0.456,0.406") from None
