@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from deploydcn.export.builder import OpBuilder
-from deploydcn.export.graph import constant, new_initializer, node_name, nodes_of, only_consumer, replace
+from deploydcn.export.graph import constant, input_at, new_initializer, node_name, nodes_of, only_consumer, replace
 from deploydcn.export.portable.node import SpecNode
 from deploydcn.export.standard import activate
 from deploydcn.onnx_schema import DOMAIN, VERSION
@@ -56,6 +56,22 @@ def _lower(model: ir.Model, node: ir.Node, read: SpecNode) -> None:
         value.type, value.shape = real, like.shape
     result = op.QuantizeLinear(activate(op, y, read.attributes["activation"]), inputs["y_scale"], inputs["y_zero_point"])
     replace([node], op.nodes, [result])
+
+
+def suit_tensorrt(model: ir.Model) -> list[str]:
+    """Constant biases of 32 bits as real numbers: TensorRT's DequantizeLinear takes 8 bits and fewer. A note where it refuses the file."""
+    changed = 0
+    for node in nodes_of(model, "DequantizeLinear"):
+        real = _dequantized_bias(node) if node.inputs[0] is not None and node.inputs[0].dtype == ir.DataType.INT32 else None
+        if real is not None and not node.outputs[0].is_graph_output():
+            made = new_initializer(model, real.astype(np.float32), f"{node.inputs[0].name}.real")  # type: ignore[union-attr]
+            ir.convenience.replace_all_uses_with(node.outputs[0], made)
+            changed += 1
+    notes = [f"{changed} biases of 32 bits written as float32, as TensorRT wants"] if changed else []
+    zero_points = [constant(input_at(node, 2)) for node in nodes_of(model, "QuantizeLinear")]
+    if any(zero is None or zero.dtype != np.int8 or np.any(zero) for zero in zero_points):
+        notes.append("TensorRT refuses activations that are not int8 around 0; quantize the float32 file for target tensorrt")
+    return notes
 
 
 # ------------------------------------------------------------------------------------------------------- from Q and DQ nodes
@@ -173,15 +189,21 @@ def _require_fit(x: _Scaled, weight: _Scaled, y_scale: np.ndarray, y_zero_point:
         raise _Unfit(f"W has scales along axis {weight.axis}; wanted one per output channel, along axis 0")
 
 
+def _dequantized_bias(node: ir.Node) -> np.ndarray | None:
+    """What a DequantizeLinear of constants computes, in float64; None where they are none."""
+    whole, scale = constant(node.inputs[0]), constant(node.inputs[1])
+    zero_point = constant(input_at(node, 2))
+    if whole is None or scale is None or whole.ndim != 1 or (zero_point is not None and np.any(zero_point)):
+        return None
+    return np.asarray(whole.astype(np.float64) * scale)
+
+
 def _bias(value: ir.Value, unit: np.ndarray) -> np.ndarray:
     """The bias in units of x_scale * w_scale."""
     real = constant(value)
     node = value.producer()
     if real is None and node is not None and node.op_type == "DequantizeLinear":
-        whole, scale = constant(node.inputs[0]), constant(node.inputs[1])
-        zero_point = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-        if whole is not None and scale is not None and (zero_point is None or not np.any(zero_point)):
-            real = whole.astype(np.float64) * scale
+        real = _dequantized_bias(node)
     if real is None:
         raise _Unfit("its bias is not constant")
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -41,9 +41,10 @@ def _ort(model: ir.Model) -> list[str]:
 
 def _tensorrt(model: ir.Model) -> list[str]:
     from deploydcn.export import graph
-    from deploydcn.export.quantized import to_qdq
+    from deploydcn.export.quantized import suit_tensorrt, to_qdq
 
-    return [*graph.fold_batch_norm(model), *to_qdq(model), *graph.fuse_activations(model), *graph.add_zero_biases(model)]
+    rewritten = [*graph.fold_batch_norm(model), *to_qdq(model), *suit_tensorrt(model)]
+    return [*rewritten, *graph.fuse_activations(model), *graph.add_zero_biases(model)]
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ heavy = {"torch", "onnxruntime", "torchvision", "onnx_ir", "tensorrt", "tensorrt
 assert not heavy, heavy
 from deploydcn.cli import app
 from typer.testing import CliRunner
-for arguments in ([], ["export"], ["convert"], ["inspect"], ["build"], ["verify"], ["run"], ["doctor"]):
+for arguments in ([], ["export"], ["convert"], ["inspect"], ["quantize"], ["build"], ["verify"], ["run"], ["doctor"]):
     result = CliRunner().invoke(app, [*arguments, "--help"])
     assert result.exit_code == 0, (arguments, result.output, result.exception)
 for call, extra in ((lambda: deploydcn.load("m.onnx"), "cpu"), (lambda: deploydcn.load("m.py:f", "torch"), "export"),
@@ -93,6 +93,7 @@ for call, extra in ((lambda: deploydcn.load("m.onnx"), "cpu"), (lambda: deploydc
                     (lambda: deploydcn.build_engine("m.onnx", "m.engine", runtime="tensorrt-rtx"), "rtx"),
                     (lambda: deploydcn.convert_precision("m.onnx", "h.onnx"), "export"),
                     (lambda: deploydcn.convert("m.onnx", "h.onnx", target="ort"), "export"),
+                    (lambda: deploydcn.quantize("m.onnx", "h.onnx", {}), "export"),
                     (lambda: deploydcn.inspect("m.onnx"), "export")):
     try:
         call()

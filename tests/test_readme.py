@@ -44,6 +44,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the README's relative paths exist and whose files may be written."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "samples", folder / "samples")
+    (folder / "photos").mkdir()
+    shutil.copy(ROOT / "docs" / "detections.jpg", folder / "photos")
     return folder
 
 

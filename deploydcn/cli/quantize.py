@@ -20,7 +20,7 @@ def command(
         Path,
         typer.Option(help="Typical inputs: a folder of images, or an .npz file with one array per input, samples along the first axis."),
     ],
-    method: Annotated[str, typer.Option(help=f"How ranges are taken: {', '.join(METHODS)}.")] = "percentile",
+    method: Annotated[str, typer.Option(help=f"How ranges are taken: {', '.join(METHODS)}.")] = "minmax",
     target: Annotated[
         str, typer.Option(help="ort: QLinearDeformConv2d; standard, tensorrt: Q and DQ nodes around deformable convolutions.")
     ] = "ort",
@@ -63,16 +63,19 @@ def command(
     if kept:
         console.print(table("layers that stay in float32", ["node", "operator", "because"], kept))
     rows = [(output.name, *_cells(output)) for output in report.agreement]
-    console.print(table(f"against float32, over {report.samples} samples", ["output", "dB", "cosine", "max abs", "top-1"], rows))
+    console.print(
+        table(f"against float32, over {report.samples} samples", ["output", "dB", "of channels", "cosine", "max abs", "top-1"], rows)
+    )
     for note in report.notes:
         console.print(f"  {note}")
     console.print(report.summary(), soft_wrap=True)
 
 
-def _cells(output: OutputAgreement) -> tuple[str, str, str, str]:
+def _cells(output: OutputAgreement) -> tuple[str, ...]:
     if output.mismatch:
-        return output.mismatch, "", "", ""
-    return f"{output.sqnr_db:.1f}", f"{output.cosine:.6f}", f"{output.max_abs:.3g}", "" if output.top1 is None else f"{output.top1:.1%}"
+        return output.mismatch, "", "", "", ""
+    decibels = f"{output.sqnr_db:.1f}", f"{output.channels_db:.1f}"
+    return *decibels, f"{output.cosine:.6f}", f"{output.max_abs:.3g}", "" if output.top1 is None else f"{output.top1:.1%}"
 
 
 def _parse_size(text: str | None) -> tuple[int, int] | None:

@@ -23,7 +23,7 @@ def quantize(
     calibration: str | os.PathLike[str] | Mapping[str, Any] | Sequence[Mapping[str, Any]],
     *,
     target: str = "ort",
-    method: str = "percentile",
+    method: str = "minmax",
     activations: str | None = None,
     exclude: Sequence[str] = (),
     size: tuple[int, int] | None = None,
@@ -48,7 +48,8 @@ def quantize(
             before the input's own or along its first; or a list of inputs by name.
         target: "ort" (QLinearDeformConv2d for deformable convolutions), "standard" or "tensorrt" (Q and DQ nodes around DeformConv
             and our DeformConv2d).
-        method: how a range is taken from what was measured: "minmax", "percentile" (without the rarest values) or "entropy".
+        method: how a range is taken from what was measured: "minmax", "percentile" (without the rarest values) or "entropy" (cut where
+            least information is lost). None is best everywhere: samples 01 to 03 differ by 1 dB and prefer one each.
         activations: "uint8" or "int8" (symmetric); what suits the target when None.
         exclude: nodes, by name or by a pattern such as "head.*", that stay in float32.
         size: (height, width) that images are brought to; the model's own when None.

@@ -88,7 +88,8 @@ def _quantize_weights(model: ir.Model, node: ir.Node, where: Weights, scales: Sc
 
 
 def _dequantize_before(node: ir.Node, index: int, inputs: list[ir.Value], axis: int, like: ir.Value) -> None:
-    made = ir.node("DequantizeLinear", inputs, attributes={"axis": axis})
+    made = ir.node("DequantizeLinear", inputs, attributes={"axis": axis}, name=f"{inputs[0].name}/dequantize")
+    made.outputs[0].name = f"{inputs[0].name}.dequantized"
     made.outputs[0].type, made.outputs[0].shape = like.type, like.shape
     assert node.graph is not None
     node.graph.insert_before(node, made)
@@ -98,9 +99,10 @@ def _dequantize_before(node: ir.Node, index: int, inputs: list[ir.Value], axis: 
 def _round(model: ir.Model, value: ir.Value, scale: ir.Value, zero_point: ir.Value) -> None:
     """Everybody who uses a value gets it rounded to 8 bits, the graph's outputs too: what makes it has one user, the Q node."""
     uses = list(value.uses())
-    quantize = ir.node("QuantizeLinear", [value, scale, zero_point])
-    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], scale, zero_point])
+    quantize = ir.node("QuantizeLinear", [value, scale, zero_point], name=f"{value.name}/quantize")
+    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], scale, zero_point], name=f"{value.name}/dequantize")
     result = dequantize.outputs[0]
+    quantize.outputs[0].name, result.name = f"{value.name}.quantized", f"{value.name}.dequantized"
     result.type, result.shape = value.type, value.shape
     quantize.outputs[0].type, quantize.outputs[0].shape = ir.TensorType(zero_point.dtype or ir.DataType.UINT8), value.shape
     graph, producer = model.graph, value.producer()

@@ -24,11 +24,13 @@ class LayerChoice:
 
 @dataclass(frozen=True)
 class OutputAgreement:
-    """One output of the 8-bit file against the float32 file's, over all samples. sqnr_db: signal to noise, in decibels. top1: share of rows
-    of a (N, classes) output with the same argmax, else None. mismatch: why the outputs cannot be compared, else ""."""
+    """One output of the 8-bit file against the float32 file's, over all samples. sqnr_db: signal to noise, in decibels. channels_db: the
+    same with every channel (index 1 of 3 or more dimensions) weighed alike, so that boxes in pixels hide no scores; else equal to it. top1:
+    share of rows of a (N, classes) output with the same argmax, else None. mismatch: why the outputs cannot be compared, else ""."""
 
     name: str
     sqnr_db: float
+    channels_db: float
     cosine: float
     max_abs: float
     top1: float | None
@@ -44,21 +46,23 @@ class Agreement:
 
     def __init__(self, name: str) -> None:
         self.name, self.mismatch, self.max_abs = name, "", 0.0
-        self.signal = self.noise = self.product = self.power = 0.0
+        self.signal = self.noise = np.zeros(1)  # per channel
+        self.product = self.power = 0.0
         self.rows, self.agreeing = 0, 0.0
 
     def add(self, wanted: np.ndarray, got: np.ndarray) -> None:
         """One sample."""
-        (result,) = compare({self.name: wanted}, {self.name: got}) if wanted.size else (None,)
-        if result is None or self.mismatch:
+        if self.mismatch or not wanted.size:
             return
+        (result,) = compare({self.name: wanted}, {self.name: got})
         self.mismatch = result.mismatch
         if self.mismatch:
             return
         a, b = wanted.astype(np.float64), got.astype(np.float64)
+        axes = tuple(axis for axis in range(a.ndim) if axis != 1) if a.ndim >= 3 else None
         self.max_abs = max(self.max_abs, result.max_abs)
-        self.signal += float(np.sum(a**2))
-        self.noise += float(np.sum((a - b) ** 2))
+        self.signal = self.signal + np.sum(a**2, axis=axes)
+        self.noise = self.noise + np.sum((a - b) ** 2, axis=axes)
         self.product += float(np.sum(a * b))
         self.power += float(np.sum(b**2))
         if result.top1 is not None:
@@ -67,10 +71,24 @@ class Agreement:
 
     def result(self) -> OutputAgreement:
         """All samples together."""
-        ratio = math.inf if self.noise == 0 else 10 * math.log10(self.signal / self.noise) if self.signal else -math.inf
-        norms = math.sqrt(self.signal * self.power)
-        cosine = self.product / norms if norms else float(self.noise == 0)
-        return OutputAgreement(self.name, ratio, cosine, self.max_abs, self.agreeing / self.rows if self.rows else None, self.mismatch)
+        signal, noise = float(self.signal.sum()), float(self.noise.sum())
+        alive = self.signal > 0
+        shares = self.noise[alive] / self.signal[alive]
+        norms = math.sqrt(signal * self.power)
+        return OutputAgreement(
+            self.name,
+            sqnr_db=_decibels(noise / signal if signal else math.inf),
+            channels_db=_decibels(float(shares.mean()) if shares.size else math.inf),
+            cosine=self.product / norms if norms else float(noise == 0),
+            max_abs=self.max_abs,
+            top1=self.agreeing / self.rows if self.rows else None,
+            mismatch=self.mismatch,
+        )
+
+
+def _decibels(noise: float) -> float:
+    """Signal to noise of a noise relative to the signal."""
+    return math.inf if noise == 0 else -10 * math.log10(noise) if math.isfinite(noise) else -math.inf
 
 
 @dataclass(frozen=True)

@@ -132,10 +132,9 @@ def _calibrate(
 ) -> dict[ir.Value, tuple[float, float]]:
     measured = {value.name or "": (value, Observer()) for value in _measured(selection)}
     for index, feeds in enumerate(_tracked(samples, "calibrating", progress)):
-        for name, array in {**feeds, **reference.run(feeds)}.items():
-            if name not in measured:
-                continue
-            value, observer = measured[name]
+        arrays = {**feeds, **reference.run(feeds)}
+        for name, (value, observer) in measured.items():  # in the order of their computation: the first that is wrong is named
+            array = arrays[name]
             if not np.all(np.isfinite(array)):
                 producer = value.producer()
                 where = f"node {graph.node_name(producer)!r}" if producer is not None else "an input"

@@ -82,7 +82,9 @@ def select(model: ir.Model, exclude: Sequence[str]) -> Selection:
 def _excluded(nodes: Sequence[ir.Node], patterns: Sequence[str]) -> set[ir.Node]:
     found: set[ir.Node] = set()
     for pattern in patterns:
-        matching = {node for node in nodes if node.name == pattern or fnmatchcase(node_name(node), pattern)}
+        # What was one node in the source may be several: layer1 is layer1/Conv_0 and layer1/Relu_1.
+        matching = {node for node in nodes if fnmatchcase(node_name(node), pattern) or node_name(node).startswith((pattern + "/",))}
+        matching |= {node for node in nodes if node_name(node) == pattern}  # a name may hold a pattern's characters
         if not matching:
             layers = [node_name(node) for node in nodes if (node.domain, node.op_type) in LAYERS]
             raise InvalidArgument(
