@@ -39,3 +39,31 @@ def replace_on_success(path: str | os.PathLike[str]) -> Iterator[Path]:
             file.replace(folder / file.name)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def folder_on_success(path: str | os.PathLike[str], marker: str) -> Iterator[Path]:
+    """Yield a new folder; when the block succeeds, give it the name `path`. When it raises, nothing is left behind.
+
+    marker: a file that every such folder holds: an older one of that name is replaced, a folder without it is not.
+
+    Raises:
+        InvalidArgument: something else has that name, or the folder around it does not exist or cannot be written.
+    """
+    target = Path(path)
+    if target.exists() and not (target / marker).is_file():
+        raise InvalidArgument(f"{target} exists and holds no {marker}; wanted a new folder, or one written by an earlier run")
+    if not target.parent.is_dir():
+        raise InvalidArgument(f"cannot write {target}: folder {target.parent} does not exist; create it first")
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise InvalidArgument(f"cannot write {target}: {error.strerror}; check the folder's permissions") from error
+    try:
+        scratch.chmod(0o755)  # mkdtemp's folders are for their owner alone
+        yield scratch
+        if target.exists():
+            shutil.rmtree(target)
+        scratch.replace(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -22,6 +22,12 @@ from deploydcn.spec import Attr, Expression, OpSpec, Tensor
 DOMAIN = "deploydcn"
 VERSION = 1
 
+NAME_SCOPES = "pkg.torch.onnx.name_scopes"
+"""Metadata of a node: the paths of the modules it was traced in, outermost first, and a name of its own, as a Python list."""
+
+OUTPUT_SCOPES = "deploydcn.output_scopes"
+"""The same for a node that ends in another module than it begins: a convolution with its norm and activation."""
+
 Dimension = int | str | None
 """A known size, a symbolic size, or an unknown one."""
 

@@ -12,7 +12,7 @@ from deploydcn.errors import ExportError, InvalidArgument, RuntimeFailure
 from deploydcn.export.dynamic import LARGEST_PROBE, PROBES, DynamicAxis, other_sizes, resized
 from deploydcn.export.report import ShapeCheck
 from deploydcn.parity import OutputComparison, compare, default_tolerance
-from deploydcn.parity.verify import PRECISION
+from deploydcn.parity.tolerance import PRECISION
 from deploydcn.runners import Runner, load
 from deploydcn.runners.base import as_array
 from deploydcn.runners.torch_runner import TorchRunner

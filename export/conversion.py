@@ -28,7 +28,7 @@ from deploydcn.export.upgrade import ASIDE, upgrade
 from deploydcn.files import replace_on_success
 from deploydcn.onnx_schema import DOMAIN, register_schemas, unchecked_inference
 from deploydcn.ops import OPS
-from deploydcn.parity.verify import PRECISION
+from deploydcn.parity.tolerance import PRECISION
 
 SPECS = {op.spec.name: op.spec for op in OPS}
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from deploydcn.errors import InvalidModel
-from deploydcn.onnx_schema import DOMAIN
+from deploydcn.onnx_schema import DOMAIN, NAME_SCOPES, OUTPUT_SCOPES
 from deploydcn.ops import OPS, op_named
 from deploydcn.spec import OpSpec
 
@@ -76,13 +76,19 @@ def input_at(node: ir.Node, index: int) -> ir.Value | None:
 
 
 def replace(old: Sequence[ir.Node], new: Sequence[ir.Node], outputs: Sequence[ir.Value]) -> None:
-    """Put `new` in the place of `old`, whose last node's outputs `outputs` take over, names and metadata included."""
+    """Put `new` in the place of `old`, whose last node's outputs `outputs` take over, names and metadata included. A node that took in
+    another module's records whose output it now computes: parity tools match tensors by that."""
     graph = old[-1].graph
     assert graph is not None
+    end = old[-1].metadata_props.get(OUTPUT_SCOPES) or old[-1].metadata_props.get(NAME_SCOPES)
     for before, after in zip(old[-1].outputs, outputs, strict=True):
         after.shape, after.type = before.shape, before.type
     for node in new:
         node.metadata_props.update(old[0].metadata_props)
+        node.metadata_props.pop(OUTPUT_SCOPES, None)
+    if end is not None and end != old[0].metadata_props.get(NAME_SCOPES):
+        for producer in {producer for value in outputs if (producer := value.producer()) is not None}:
+            producer.metadata_props[OUTPUT_SCOPES] = end
     names = [value.name for value in old[-1].outputs]
     ir.convenience.replace_nodes_and_values(graph, old[-1], [], new, old[-1].outputs, outputs)
     graph.remove([*old][::-1], safe=True)
@@ -309,7 +315,7 @@ def name_nodes_by_module(model: ir.Model) -> None:
     """Name deformable and deploydcn nodes after the module they come from: `backbone.layer2.conv`, in errors and profiles."""
     taken = {node.name for node in model.graph.all_nodes()}
     for node in model.graph.all_nodes():
-        scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes")
+        scopes = node.metadata_props.get(NAME_SCOPES)
         if scopes is None or not (node.domain == DOMAIN or node.op_type == "DeformConv"):
             continue
         paths = [path for path in ast.literal_eval(scopes)[:-1] if path]

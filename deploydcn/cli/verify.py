@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from deploydcn.cli.options import InputFile, Json, Seed, Shapes, console, parse_shapes, print_json, read_npz, table
-from deploydcn.parity import ParityReport, random_inputs
-from deploydcn.parity.verify import as_runner, verify
+from deploydcn.errors import InvalidArgument
+from deploydcn.parity import Location, ParityReport, write_repro
+from deploydcn.parity.verify import verify
 
 
 def command(
@@ -18,23 +20,47 @@ def command(
     input_file: InputFile = None,
     shape: Shapes = None,
     seed: Seed = 0,
+    seeds: Annotated[int, typer.Option(min=0, help="How many random inputs, from --seed on.")] = 2,
+    also: Annotated[list[str] | None, typer.Option(help="Further inputs: zeros, or large (random times 100). Repeatable.")] = None,
+    images: Annotated[Path | None, typer.Option(help="A folder of photographs to compare on too.")] = None,
     tolerance: Annotated[
         float | None, typer.Option(help="Allowed error relative to a channel's scale; by precision when left out.")
     ] = None,
+    locate: Annotated[bool, typer.Option("--locate", help="Compare inside the models too; name the first layer that differs.")] = False,
+    repro: Annotated[Path | None, typer.Option(help="Folder for that layer and its tensors; repro-CANDIDATE if left out.")] = None,
+    no_repro: Annotated[bool, typer.Option("--no-repro", help="Write no such folder.")] = False,
     as_json: Json = False,
 ) -> None:
-    expected, got = as_runner(reference), as_runner(candidate)
-    inputs = None
-    if input_file is not None:
-        inputs = read_npz(input_file)
-    elif shape:
-        inputs = random_inputs(expected.inputs, parse_shapes(shape), seed=seed)
-    report = verify(expected, got, inputs, tolerance=tolerance, seed=seed, progress=not as_json)
+    if repro is not None and no_repro:
+        raise InvalidArgument("--repro and --no-repro exclude each other; give one")
+    if repro is not None and not locate:
+        raise InvalidArgument("--repro writes the layer that --locate finds; add --locate")
+    report = verify(
+        reference,
+        candidate,
+        None if input_file is None else read_npz(input_file),
+        tolerance=tolerance,
+        seed=seed,
+        seeds=seeds,
+        kinds=also or (),
+        images=images,
+        shapes=parse_shapes(shape) or None,
+        locate=locate,
+        progress=not as_json,
+    )
+    found = report.location is not None and report.location.finding is not None
+    written = None
+    if report.location is not None and found and not no_repro:
+        written = write_repro(report.location, repro or Path(f"repro-{_stem(candidate)}"))
     if as_json:
-        print_json(report.to_json())
+        print_json({**report.to_json(), "repro": None if written is None else str(written)})
     else:
         console.print(parity_table(report))
         console.print(f"allowed: {report.tolerance.relative:.2g} of a channel's scale ({report.tolerance.reason})", soft_wrap=True)
+        if report.location is not None:
+            _print_location(report.location)
+        if written is not None:
+            console.print(f"wrote {written}/; python {written}/reproduce.py shows it", soft_wrap=True)
         console.print(report.summary(), soft_wrap=True)
     raise typer.Exit(0 if report.passed else 1)
 
@@ -51,3 +77,30 @@ def parity_table(report: ParityReport) -> Table:
             rows.append((case.label, output.name, *cells, verdict))
     columns = ["inputs", "output", "max abs", "/range", "/channel", "cosine", "dB", "top-1", ""]
     return table(f"{report.candidate} against {report.reference}", columns, rows)
+
+
+def _print_location(location: Location) -> None:
+    finding = location.finding
+    blamed = None if finding is None else finding.layer.name
+    shown = {layer.name for layer in location.contributors} | {blamed, *(finding.before if finding is not None else ())}
+    rows = [
+        (layer.path or layer.name, layer.name, f"{layer.local_error:.2g}", f"{layer.accumulated_error:.2g}", "<--" * (layer.name == blamed))
+        for layer in location.layers
+        if layer.name in shown
+    ]
+    if rows:
+        title = f"inside the models, on {location.label}: {len(location.layers)} tensors matched, those of interest"
+        console.print(table(title, ["module", "tensor", "local error", "accumulated", ""], rows))
+    console.print(location.explanation, soft_wrap=True)
+    if finding is not None:
+        for source, error in finding.before.items():
+            console.print(f"  fed by {source}: accumulated error {error:.2g}", soft_wrap=True)
+        for difference in finding.differences:
+            console.print(f"  {difference}", soft_wrap=True)
+        for name, described in finding.statistics.items():
+            console.print(f"  {name}: {described}", soft_wrap=True)
+
+
+def _stem(model: str) -> str:
+    """ "model" of path/model.onnx, "build" of path/net.py:build."""
+    return model.rpartition(":")[2] if ":" in model else Path(model).stem

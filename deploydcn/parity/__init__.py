@@ -1,7 +1,26 @@
-"""Are two runners' numbers the same? `verify` compares them, with statistics and a tolerance whose reason is stated."""
+"""Are two runners' numbers the same? `verify` compares them, with statistics and a tolerance whose reason is stated; it finds the layer
+where they part, and `write_repro` shows that layer by itself."""
 
 from deploydcn.parity.compare import OutputComparison, compare
+from deploydcn.parity.inputs import random_inputs
+from deploydcn.parity.location import Finding, LayerComparison, Location
+from deploydcn.parity.repro import write_repro
+from deploydcn.parity.statistics import TensorStatistics, statistics
 from deploydcn.parity.tolerance import Tolerance, default_tolerance
-from deploydcn.parity.verify import ParityReport, random_inputs, verify
+from deploydcn.parity.verify import ParityReport, verify
 
-__all__ = ["OutputComparison", "ParityReport", "Tolerance", "compare", "default_tolerance", "random_inputs", "verify"]
+__all__ = [
+    "Finding",
+    "LayerComparison",
+    "Location",
+    "OutputComparison",
+    "ParityReport",
+    "TensorStatistics",
+    "Tolerance",
+    "compare",
+    "default_tolerance",
+    "random_inputs",
+    "statistics",
+    "verify",
+    "write_repro",
+]

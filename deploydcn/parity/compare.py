@@ -11,6 +11,7 @@ import numpy as np
 
 from deploydcn.errors import InvalidArgument
 from deploydcn.parity.detections import align_detections
+from deploydcn.parity.statistics import first_index, smallest_normal
 
 CHANNEL_FLOOR = 1e-4
 """A channel's scale is at least this part of the whole output's: channels that hold rounding noise only do not count."""
@@ -23,7 +24,10 @@ class OutputComparison:
     max_abs: largest error. max_relative: the same over the reference's range (max - min). worst_channel: largest error
     over the scale of its own channel (index 1 of 3 or more dimensions): a box coordinate in the hundreds does
     not hide a wrong score. sqnr_db: signal to noise, in decibels; infinite when equal. top1: share of rows
-    of a (N, classes) output with the same argmax, else None. mismatch: why the outputs cannot be compared, else "".
+    of a (N, classes) output with the same argmax, else None. mismatch: why the outputs cannot be compared, else "". worst_index: where the
+    error that counts most stands, or the first place that cannot be compared; None when nothing differs.
+
+    Denormal float32 and float64 numbers count as zero: whether a processor keeps them is no property of a model.
     """
 
     name: str
@@ -35,6 +39,7 @@ class OutputComparison:
     sqnr_db: float
     top1: float | None
     mismatch: str = ""
+    worst_index: tuple[int, ...] | None = None
 
     def passes(self, tolerance: float) -> bool:
         """True when every element is within tolerance of its channel's scale, and the outputs could be compared."""
@@ -67,40 +72,43 @@ def compare(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np.ndar
     return [compare_arrays(name, expected, got) for name, expected, got in pairs]
 
 
-def compare_arrays(name: str, reference: np.ndarray, candidate: np.ndarray) -> OutputComparison:
-    """Compare one output. NaN and infinities must stand at the same places on both sides."""
+def compare_arrays(name: str, reference: np.ndarray, candidate: np.ndarray, *, floor: float = CHANNEL_FLOOR) -> OutputComparison:
+    """Compare one output. NaN and infinities must stand at the same places on both sides. floor: see CHANNEL_FLOOR."""
     if reference.shape != candidate.shape:
-        return _incomparable(name, reference, f"shape {list(candidate.shape)}, wanted {list(reference.shape)}")
+        return incomparable(name, reference.shape, f"shape {list(candidate.shape)}, wanted {list(reference.shape)}")
     if reference.size == 0:
         return OutputComparison(name, reference.shape, 0.0, 0.0, 0.0, 1.0, math.inf, None)
     if _kind(reference) != _kind(candidate):
-        return _incomparable(name, reference, f"type {candidate.dtype}, wanted {reference.dtype}")
+        return incomparable(name, reference.shape, f"type {candidate.dtype}, wanted {reference.dtype}")
     if _kind(reference) in ("whole", "bool"):
-        wrong = int(np.sum(reference != candidate))
-        if wrong:
-            return _incomparable(name, reference, f"{wrong} of {reference.size} whole numbers differ; wanted them equal")
+        wrong = reference != candidate
+        if wrong.any():
+            what = f"{int(wrong.sum())} of {reference.size} whole numbers differ; wanted them equal"
+            return incomparable(name, reference.shape, what, wrong)
     if _kind(reference) == "complex":
         reference, candidate = (np.stack([array.real, array.imag], -1) for array in (reference, candidate))
     expected, got = reference.astype(np.float64), candidate.astype(np.float64)
     finite = np.isfinite(expected)
-    special = ~finite
-    if not np.array_equal(np.isfinite(got), finite) or not np.array_equal(got[special], expected[special], equal_nan=True):
-        places = int(np.sum(np.isfinite(got) != finite)) or "some"
-        return _incomparable(name, reference, f"NaN or infinity at other places ({places} elements)")
-    expected, got = np.where(finite, expected, 0.0), np.where(finite, got, 0.0)
+    misplaced = ~((expected == got) | (np.isnan(expected) & np.isnan(got)) | (finite & np.isfinite(got)))
+    if misplaced.any():
+        return incomparable(name, reference.shape, f"NaN or infinity at other places ({int(misplaced.sum())} elements)", misplaced)
+    lowest = max(smallest_normal(array.dtype) if array.dtype.itemsize >= 4 else 0.0 for array in (reference, candidate))
+    expected, got = (np.where(finite & (np.abs(array) >= lowest), array, 0.0) for array in (expected, got))
     error = np.abs(got - expected)
     spread = float(expected.max() - expected.min()) or float(np.abs(expected).max()) or 1.0
     noise, signal = float(np.sum(error**2)), float(np.sum(expected**2))
     norms = math.sqrt(signal) * float(np.sqrt(np.sum(got**2)))
+    parts = error / _scale(expected, got, floor)
     return OutputComparison(
         name,
         reference.shape,
         max_abs=float(error.max()),
         max_relative=float(error.max()) / spread,
-        worst_channel=_worst_channel(expected, error),
+        worst_channel=float(parts.max()),
         cosine=float(np.sum(expected * got)) / norms if norms else float(noise == 0),
         sqnr_db=math.inf if noise == 0 else 10 * math.log10(signal / noise) if signal else -math.inf,
         top1=_top1(reference, candidate),
+        worst_index=first_index(parts == parts.max())[: len(reference.shape)] if noise else None,
     )
 
 
@@ -111,12 +119,14 @@ def _kind(array: np.ndarray) -> str:
     return "complex" if array.dtype.kind == "c" else "real"
 
 
-def _worst_channel(expected: np.ndarray, error: np.ndarray) -> float:
+def _scale(expected: np.ndarray, got: np.ndarray, floor: float) -> np.ndarray:
+    """Of every channel, in a shape that broadcasts. A reference of zeros only has none: then the candidate's counts, and any
+    difference is one of 100 %."""
     axes = tuple(axis for axis in range(expected.ndim) if axis != 1) if expected.ndim >= 3 else None
-    low, high = expected.min(axis=axes), expected.max(axis=axes)
+    low, high = (reduce(expected, axis=axes, keepdims=True) for reduce in (np.min, np.max))
     scale = np.maximum(high - low, np.maximum(np.abs(low), np.abs(high)))
-    floor = CHANNEL_FLOOR * max(float(np.max(scale)), np.finfo(np.float64).tiny)
-    return float(np.max(error.max(axis=axes) / np.maximum(scale, floor)))
+    largest = float(np.max(scale)) or float(np.max(np.abs(got))) or 1.0
+    return np.asarray(np.maximum(scale, floor * largest if scale.any() else largest))
 
 
 def _top1(reference: np.ndarray, candidate: np.ndarray) -> float | None:
@@ -125,5 +135,7 @@ def _top1(reference: np.ndarray, candidate: np.ndarray) -> float | None:
     return float(np.mean(np.argmax(reference, 1) == np.argmax(candidate, 1)))
 
 
-def _incomparable(name: str, reference: np.ndarray, why: str) -> OutputComparison:
-    return OutputComparison(name, reference.shape, math.inf, math.inf, math.inf, 0.0, -math.inf, None, why)
+def incomparable(name: str, shape: tuple[int, ...], why: str, wrong: np.ndarray | None = None) -> OutputComparison:
+    """The verdict on what cannot be compared, or must be equal and is not. wrong: mask of the elements at fault."""
+    where = None if wrong is None else first_index(wrong)
+    return OutputComparison(name, shape, math.inf, math.inf, math.inf, 0.0, -math.inf, None, why, where)

@@ -24,6 +24,9 @@ POLICY = {
     "bfloat16": Tolerance(1e-1, "8 significant bits in every layer's output"),
 }
 
+PRECISION = {"float64": 3, "float32": 2, "float16": 1, "bfloat16": 0}
+"""The order of precisions."""
+
 
 def default_tolerance(dtype: str) -> Tolerance:
     """The policy's tolerance for the lowest precision either side computes in.

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.progress import track
 
-from deploydcn.errors import InvalidArgument
-from deploydcn.parity.compare import OutputComparison, compare
-from deploydcn.parity.tolerance import Tolerance, default_tolerance
+from deploydcn.errors import InvalidArgument, RuntimeFailure
+from deploydcn.parity.compare import OutputComparison, compare, incomparable
+from deploydcn.parity.inputs import input_sets
+from deploydcn.parity.locate import MEMORY_LIMIT
+from deploydcn.parity.locate import locate as find_divergence
+from deploydcn.parity.location import Location
+from deploydcn.parity.tolerance import PRECISION, Tolerance, default_tolerance
 from deploydcn.runners import Runner, load
-from deploydcn.runners.base import TensorInfo, as_array
 from deploydcn.runners.tensorrt_api import ENGINE_SUFFIXES, engine_backend
-
-PRECISION = {"float64": 3, "float32": 2, "float16": 1, "bfloat16": 0}
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,14 @@ class ParityCase:
 
 @dataclass(frozen=True)
 class ParityReport:
-    """The verdict on a candidate. `passed` needs every output of every case within tolerance, and at least one case."""
+    """The verdict on a candidate. `passed` needs every output of every case within tolerance, and at least one case. location: where the
+    models part, when that was asked for."""
 
     reference: str
     candidate: str
     tolerance: Tolerance
     cases: tuple[ParityCase, ...]
+    location: Location | None = None
 
     @property
     def passed(self) -> bool:
@@ -72,6 +76,7 @@ class ParityReport:
                 }
                 for case in self.cases
             ],
+            "location": None if self.location is None else self.location.to_json(),
         }
 
 
@@ -83,6 +88,12 @@ def verify(
     tolerance: float | Tolerance | None = None,
     dtype: str | None = None,
     seed: int = 0,
+    seeds: int = 2,
+    kinds: Sequence[str] = (),
+    images: str | os.PathLike[str] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    locate: bool = False,
+    memory_limit: int = MEMORY_LIMIT,
     progress: bool = False,
 ) -> ParityReport:
     """Run both models on the same inputs and compare every output.
@@ -94,58 +105,58 @@ def verify(
             seeded random ones of the same shapes.
         tolerance: allowed error relative to a channel's scale; the policy of `dtype` when None.
         dtype: the lowest precision either side computes in; read from the outputs and inputs when None.
-        seed: of the random inputs.
-        progress: show a progress bar when there are several sets.
+        seed, seeds: the first seed of the random inputs, and how many there are; none when inputs are given.
+        kinds: further inputs of the same shapes: "zeros", "large" (see deploydcn.parity.inputs).
+        images: a folder of photographs to compare on too.
+        shapes: of the random inputs, instead of the example and its shapes.
+        locate: compare tensors inside the models as well, on the inputs of the largest error, and find the first layer that computes
+            something else: `ParityReport.location`.
+        memory_limit: bytes of both sides' tensors that `locate` holds at a time.
+        progress: show progress bars.
 
     Raises:
         InvalidArgument: inputs do not fit, or there is nothing to compare.
+        RuntimeFailure: a model does not run; when it is the candidate, `locate` finds the layer instead.
     """
     if isinstance(tolerance, int | float) and not tolerance >= 0:
         raise InvalidArgument(f"tolerance is {tolerance}; wanted 0 or more, relative to a channel's scale")
-    if inputs is not None and (hasattr(inputs, "shape") or not hasattr(inputs, "__len__")):
-        raise InvalidArgument("inputs is one array or an iterator; wanted a dict by name, a list of arrays, or a list of dicts")
     expected, got = as_runner(reference), as_runner(candidate)
-    cases = []
+    cases, broken = [], []
     dtypes: set[str] = set()
-    sets = list(_input_sets(expected, got, inputs, seed))
+    sets = list(input_sets(expected, got, inputs, shapes=shapes, seed=seed, seeds=seeds, kinds=kinds, images=images))
     for label, arrays in track(sets, "comparing", disable=not progress or len(sets) < 2):
-        wanted, actual = expected.run(arrays), _run_like(expected, got, arrays)
+        wanted, actual = expected.run(arrays), {}
+        try:
+            actual = got.run(_feeds_like(expected, got, arrays))
+            outputs = tuple(compare(wanted, actual))
+        except RuntimeFailure as error:
+            if not locate:
+                raise
+            broken.append(label)
+            outputs = tuple(incomparable(name, array.shape, str(error)) for name, array in wanted.items())
         dtypes |= {array.dtype.name for array in (*wanted.values(), *actual.values(), *arrays.values()) if array.dtype.name in PRECISION}
-        shapes = {name: array.shape for name, array in arrays.items()}
-        cases.append(ParityCase(label, shapes, tuple(compare(wanted, actual))))
+        cases.append(ParityCase(label, {name: array.shape for name, array in arrays.items()}, outputs))
     if not isinstance(tolerance, Tolerance):
         lowest = dtype or min(dtypes, key=lambda name: PRECISION[name], default="float32")
         policy = default_tolerance(lowest)
         tolerance = policy if tolerance is None else Tolerance(tolerance, "given by the caller")
-    return ParityReport(expected.name, got.name, tolerance, tuple(cases))
-
-
-def random_inputs(
-    infos: Sequence[TensorInfo], shapes: Mapping[str, Sequence[int]] | None = None, *, seed: int = 0
-) -> dict[str, np.ndarray]:
-    """Seeded inputs: standard normal for floating point, 0 or 1 for integers and booleans.
-
-    Raises:
-        InvalidArgument: a dynamic size without a shape for its input.
-    """
-    if not isinstance(seed, int) or seed < 0:
-        raise InvalidArgument(f"seed is {seed!r}; wanted a whole number, 0 or more")
-    rng = np.random.default_rng(seed)
-    shapes = shapes or {}
-    unknown = set(shapes) - {info.name for info in infos}
-    if unknown:
-        raise InvalidArgument(f"no input named {', '.join(sorted(map(repr, unknown)))}; the model takes {', '.join(map(str, infos))}")
-    arrays = {}
-    for info in infos:
-        shape = shapes.get(info.name, info.shape)
-        if shape is None or not all(isinstance(size, int) for size in shape):
-            raise InvalidArgument(f"input {info} has dynamic sizes; give its shape, as in --shape {info.name}=1x3x640x640")
-        sizes = tuple(int(size) for size in shape if size is not None)
-        if info.dtype in PRECISION:
-            arrays[info.name] = rng.standard_normal(sizes).astype(info.dtype)
-        else:
-            arrays[info.name] = rng.integers(0, 2, sizes).astype(info.dtype)
-    return arrays
+    report = ParityReport(expected.name, got.name, tolerance, tuple(cases))
+    if not locate:
+        return report
+    label, arrays = sets[cases.index(report.worst[0])]
+    location = find_divergence(
+        expected,
+        got,
+        arrays,
+        _feeds_like(expected, got, arrays),
+        label=label,
+        failed=not report.passed,
+        runs=label not in broken,
+        tolerance=tolerance.relative,
+        memory_limit=memory_limit,
+        progress=progress,
+    )
+    return replace(report, location=location)
 
 
 def as_runner(model: Any) -> Runner:
@@ -161,30 +172,13 @@ def as_runner(model: Any) -> Runner:
     return load(model, "torch")
 
 
-def _input_sets(
-    expected: Runner, got: Runner, inputs: Mapping[str, Any] | Sequence[Any] | None, seed: int
-) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    names = [info.name for info in expected.inputs]
-    if inputs is None:
-        example = getattr(expected, "example", None) or getattr(got, "example", None)
-        if example is not None:
-            yield "example", example
-        shapes = {name: array.shape for name, array in example.items()} if example else None
-        yield f"seed {seed}", random_inputs(expected.inputs, shapes, seed=seed)
-    elif isinstance(inputs, Mapping):
-        yield "given", {name: as_array(value) for name, value in inputs.items()}
-    elif inputs and all(isinstance(item, Mapping) for item in inputs):
-        for index, item in enumerate(inputs):
-            yield f"set {index}", {name: as_array(value) for name, value in item.items()}
-    else:
-        if len(inputs) != len(names):
-            raise InvalidArgument(f"got {len(inputs)} inputs; wanted {len(names)}: {', '.join(map(str, expected.inputs))}")
-        yield "given", {name: as_array(value) for name, value in zip(names, inputs, strict=True)}
-
-
-def _run_like(reference: Runner, runner: Runner, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Feed the candidate what the reference got: by name where the names agree, else in the reference's order."""
-    names = [info.name for info in reference.inputs]
-    if {info.name for info in runner.inputs} == set(names):
-        return runner.run(arrays)
-    return runner.run([arrays[name] for name in names])
+def _feeds_like(reference: Runner, runner: Runner, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The reference's inputs by the other's names: the same ones, or in order."""
+    names = [info.name for info in runner.inputs]
+    if set(names) == set(arrays):
+        return dict(arrays)
+    ordered = [arrays[info.name] for info in reference.inputs]
+    if len(ordered) != len(names):
+        taken = [", ".join(map(str, side.inputs)) for side in (reference, runner)]
+        raise InvalidArgument(f"the reference takes {taken[0]}; the candidate {taken[1]}; wanted as many")
+    return dict(zip(names, ordered, strict=True))

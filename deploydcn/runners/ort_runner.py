@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,25 +42,46 @@ class OrtRunner:
         bfloat16: bool = False,
         providers: Sequence[str] = ("CPUExecutionProvider",),
     ) -> None:
-        ort = lazy_import("onnxruntime", extra="cpu")
+        lazy_import("onnxruntime", extra="cpu")
+        self._threads, self._bfloat16, self.replace_standard, self._providers = threads, bfloat16, replace_standard, list(providers)
         source, label = _source(model)
-        missing = [provider for provider in providers if provider not in ort.get_available_providers()]
+        self.weights_folder = None if isinstance(source, bytes) else Path(source).resolve().parent
+        self._open(source, label)
+
+    def _open(self, source: str | bytes, label: str) -> None:
+        ort = lazy_import("onnxruntime", extra="cpu")
+        missing = [provider for provider in self._providers if provider not in ort.get_available_providers()]
         if missing:
             raise InvalidArgument(
                 f"no execution provider {', '.join(missing)}; this onnxruntime has {', '.join(ort.get_available_providers())}"
             )
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        register_ort_ops(options, replace_standard=replace_standard, bfloat16=bfloat16)
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        if isinstance(source, bytes) and self.weights_folder is not None:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(self.weights_folder))
+        register_ort_ops(options, replace_standard=self.replace_standard, bfloat16=self._bfloat16)
         try:
-            self._session = ort.InferenceSession(source, options, providers=list(providers))
+            self._session = ort.InferenceSession(source, options, providers=self._providers)
         except Exception as error:  # ONNX Runtime's exception classes share no base of their own
             raise _load_error(label, error) from error
+        self._source = source
         self.name = f"ort {ort.__version__} ({label})"
         self.inputs = tuple(_info(node) for node in self._session.get_inputs())
         self.outputs = tuple(_info(node) for node in self._session.get_outputs())
+
+    def onnx_model(self) -> onnx.ModelProto:
+        """The graph that this runner runs; weights in files beside it stay there."""
+        if isinstance(self._source, bytes):
+            return onnx.load_from_string(self._source)
+        return onnx.load(self._source, load_external_data=False)
+
+    def reopen(self, model: onnx.ModelProto) -> OrtRunner:
+        """A runner with the same options for an edited copy of `onnx_model`, or a part of it."""
+        other = copy.copy(self)
+        other._open(*_source(model))
+        return other
 
     def run(self, inputs: Inputs) -> dict[str, np.ndarray]:
         """See Runner.run."""

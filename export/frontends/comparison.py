@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from deploydcn.parity import compare, default_tolerance
-from deploydcn.parity.verify import PRECISION
+from deploydcn.parity.tolerance import PRECISION
 from deploydcn.runners.base import as_array
 
 OFFSET_SCALE = 2.0

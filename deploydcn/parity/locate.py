@@ -1,0 +1,247 @@
+"""The first layer that computes something else: by local errors, or by bisection where looking changes what is seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from rich.progress import track
+
+from deploydcn.parity.compare import OutputComparison, compare_arrays
+from deploydcn.parity.location import Evidence, Finding, LayerComparison, Location, Verdict
+from deploydcn.parity.search import Search
+from deploydcn.parity.statistics import statistics
+from deploydcn.parity.taps import taps_of
+from deploydcn.runners import Runner
+
+MEMORY_LIMIT = 1 << 30
+"""Bytes of both sides' tensors held at a time, by default."""
+
+NOISE_FACTOR = 16
+"""A layer jumps when its local error is this many times the median of the others': their median is rounding, or a format's coarseness."""
+
+DOUBT = 0.2
+"""One layer rounds less than a network: where none exceeds the tolerance by itself, the worst beyond this part of it is blamed."""
+
+CERTAIN = 0.1
+"""A local error of a tenth of a channel's scale is a jump however noisy the other layers are."""
+
+MANY_CHUNKS = 8
+"""Beyond that many chunks, bisection by accumulated errors says where to look first."""
+
+NEIGHBOURHOOD = 24
+"""Tensors before the first bad one that are compared after a bisection: enough to know the noise."""
+
+WALK = 16
+"""Most tensors that are probed to find the border of what is fused."""
+
+
+def locate(
+    reference: Runner,
+    candidate: Runner,
+    feeds: Mapping[str, np.ndarray],
+    candidate_feeds: Mapping[str, np.ndarray],
+    *,
+    label: str = "given",
+    failed: bool = True,
+    runs: bool = True,
+    tolerance: float,
+    memory_limit: int = MEMORY_LIMIT,
+    progress: bool = False,
+) -> Location:
+    """Find the first layer of the candidate that computes something else than the reference.
+
+    Args:
+        reference, candidate: of PyTorch models or ONNX graphs; of others, such as engines, only outputs can be compared.
+        feeds, candidate_feeds: one set of inputs, by each model's names.
+        label: of the inputs.
+        failed: whether the outputs differ on these inputs. If not, the error along the network is told and no layer blamed.
+        runs: whether the candidate runs at all on these inputs.
+        tolerance: for the outputs; relative to a channel's scale.
+        memory_limit: bytes of both sides' tensors held at a time.
+        progress: show a bar.
+    """
+    sides = taps_of(reference, feeds), taps_of(candidate, candidate_feeds)
+    if sides[0] is None or sides[1] is None:
+        closed = [runner.name for runner, side in zip((reference, candidate), sides, strict=True) if side is None]
+        advice = "locate in the ONNX file that it was built from: if that agrees with the reference, the difference is the runtime's"
+        return Location("outputs only", f"{' and '.join(closed)} shows no tensors but its outputs; {advice}", label)
+    search = Search(sides[0], sides[1], tolerance, memory_limit, runs=runs)
+    if len(search.matches) <= len(search.outputs):
+        return Location(
+            "outputs only", "no tensor but outputs could be matched: the two models share no names, modules or structure", label
+        )
+    chunks = list(search.chunks(list(search.matches)))
+    if failed and runs and len(chunks) > MANY_CHUNKS and (quick := _narrowed(search, label)) is not None:
+        return quick
+    layers = []
+    for chunk in track(chunks, "comparing layers", disable=not progress):
+        layers += search.compare(chunk)
+    if not failed:
+        return _result(search, layers, label, "agree", "the outputs agree; the largest local errors are rounding")
+    if search.healed:
+        return _unobserved(search, layers, label)
+    first = first_jump(search, layers)
+    if first is not None:
+        return _found(search, layers, first, label)
+    top = max(layers, key=lambda layer: layer.local_error)
+    explanation = (
+        f"no layer stands out: the largest local error is {top.local_error:.2g} at {top.name!r}, the median {noise_of(layers):.2g}; "
+        "small differences add up along the network"
+    )
+    return _result(search, layers, label, "accumulated", explanation)
+
+
+def first_jump(search: Search, layers: Sequence[LayerComparison]) -> LayerComparison | None:
+    """The first layer that, fed with the reference's tensors, gives others than rounding explains, and whose error reaches an output that
+    differs. Between a layer's limit and DOUBT of it the worst counts, not the first."""
+    by_name = {layer.name: layer for layer in layers}
+    reached = {name for name in search.outputs if name in by_name and by_name[name].accumulated_error > search.tolerance}
+    pending = list(reached or by_name)
+    reached = set(pending)
+    while pending:
+        wrong = [by_name[name] for name in search.feeding(pending.pop()) if name in by_name and name not in reached]
+        fresh = [layer.name for layer in wrong if layer.accumulated_error > DOUBT * layer.limit]
+        reached.update(fresh)
+        pending += fresh
+    suspects = [layer for layer in layers if layer.name in reached]
+    first = next((layer for layer in suspects if _jumps(layer, layers, 1)), None)
+    doubtful = [layer for layer in suspects if _jumps(layer, layers, DOUBT)]
+    return first or max(doubtful, key=lambda layer: layer.local_error / layer.limit, default=None)
+
+
+def noise_of(layers: Sequence[LayerComparison]) -> float:
+    """The (lower) median local error of the layers that have one."""
+    errors = sorted(layer.local_error for layer in layers if 0 < layer.local_error < math.inf)
+    return errors[(len(errors) - 1) // 2] if errors else 0.0
+
+
+def _jumps(layer: LayerComparison, layers: Sequence[LayerComparison], share: float) -> bool:
+    noise = noise_of([other for other in layers if other is not layer])
+    return layer.local_error > max(share * layer.limit, min(NOISE_FACTOR * noise, CERTAIN))
+
+
+def _found(search: Search, layers: Sequence[LayerComparison], layer: LayerComparison, label: str) -> Location:
+    finding = _finding(search, layer, {other.name: other.accumulated_error for other in layers})
+    before = max((error for error in finding.before.values()), default=0.0)
+    what = layer.local.mismatch if layer.local is not None and layer.local.mismatch else f"{layer.local_error:.3g} of its scale"
+    explanation = (
+        f"{_title(layer)} is the first layer that computes something else: fed with the reference's tensors it differs by {what} "
+        f"(rounding explains {layer.limit:.2g}); accumulated error {before:.2g} before it, {layer.accumulated_error:.2g} after"
+    )
+    return _result(search, layers, label, "layer", explanation, finding)
+
+
+def _unobserved(search: Search, layers: Sequence[LayerComparison], label: str) -> Location:
+    """The outputs agree once tensors inside are outputs too: observe one at a time."""
+    calm = {layer.name: max(layer.limit, 10 * layer.accumulated_error) for layer in layers}
+    bad, error, healing = bisect(search, calm)
+    inside: set[str] = set()
+    border: dict[str, None] = {}
+    pending = search.feeding(bad)
+    while pending:
+        name = pending.pop(0)
+        if name in inside or name in border:
+            continue
+        if name not in healing and len(healing) < WALK:
+            healing[name] = search.probe(name)[1]
+        if healing.get(name):
+            inside.add(name)
+            pending += search.feeding(name)
+        else:
+            border[name] = None
+    sources = [source for name in (bad, *inside) for source in search.sources[name] if source not in inside]
+    sources = list(dict.fromkeys(sources))
+    evidence = search.evidence(bad, sources)
+    layer = search.layer(bad, sources, evidence, error)
+    fused = ", ".join(str(operator) for operator in layer.operators)
+    proof = (
+        f"run by themselves with nothing inside observed, these give {layer.local_error:.3g} of the scale"
+        if layer.local_error > layer.limit
+        else "run by themselves these agree: the fault needs more of the model around it"
+    )
+    explanation = (
+        "the difference vanishes when tensors inside the model are outputs too: the runtime then cannot fuse operators. "
+        f"Observing one tensor at a time, {bad!r} is the first that differs, and {fused} lie between it and the last that agree; {proof}"
+    )
+    known = {other.name: other.accumulated_error for other in layers}
+    return _result(search, layers, label, "unobserved", explanation, _finding(search, layer, known, evidence))
+
+
+def bisect(search: Search, limits: Mapping[str, float]) -> tuple[str, OutputComparison, dict[str, bool]]:
+    """The first tensor whose accumulated error exceeds its limit, by observing one at a time. Its comparison, and for every tensor that
+    was observed whether the outputs agreed then. What a good tensor depends on counts as good."""
+    order = list(search.matches)
+    healing: dict[str, bool] = {}
+    errors = {name: search.probe(name)[0] for name in search.outputs}
+    bad = max(search.outputs, key=lambda name: errors[name].worst_channel)
+    suspects = search.upstream(bad)
+    while suspects:
+        ranked = sorted(suspects, key=order.index)
+        middle = ranked[len(ranked) // 2]
+        errors[middle], healing[middle] = search.probe(middle)
+        if errors[middle].worst_channel > limits[middle]:
+            bad, suspects = middle, suspects & search.upstream(middle)
+        else:
+            suspects -= {middle, *search.upstream(middle)}
+    return bad, errors[bad], healing
+
+
+def _narrowed(search: Search, label: str) -> Location | None:
+    """Bisection by accumulated errors, then local errors where it ends; None where that does not settle it."""
+    bad, _, healing = bisect(search, dict.fromkeys(search.matches, search.tolerance))
+    if any(healing.values()):
+        return None
+    order = list(search.matches)
+    near = search.upstream(bad) | {bad}
+    names = [name for name in order[: order.index(bad) + 1] if name in near][-NEIGHBOURHOOD:]
+    layers = [layer for chunk in search.chunks(names) for layer in search.compare(chunk)]
+    first = first_jump(search, layers)
+    return None if first is None or search.healed else _found(search, layers, first, label)
+
+
+def _finding(search: Search, layer: LayerComparison, errors: Mapping[str, float], evidence: Evidence | None = None) -> Finding:
+    tensors = evidence or search.evidence(layer.name, layer.sources)
+    described = {"expected": tensors.expected, "got": tensors.got, "accumulated": tensors.accumulated}
+    return Finding(
+        layer,
+        {source: errors.get(source, 0.0) for source in layer.sources},
+        tuple(_differences(search, layer)),
+        {name: statistics(array) for name, array in described.items() if array is not None},
+        tensors,
+    )
+
+
+def _differences(search: Search, layer: LayerComparison) -> Iterator[str]:
+    """Attributes and weights that differ, where both sides have the same operators; else which operators each side has."""
+    ours, theirs = layer.reference_operators, layer.operators
+    if [step.type for step in ours] != [step.type for step in theirs]:
+        yield f"{', '.join(map(str, theirs))} against {', '.join(map(str, ours))}"
+        return
+    for expected, got in zip(ours, theirs, strict=True):
+        for name in sorted({*expected.attributes, *got.attributes}):
+            wanted, found = expected.attributes.get(name), got.attributes.get(name)
+            if wanted != found:
+                yield f"{got.name}: {name} is {found}, in the reference {wanted}"
+        for wanted, found in zip(expected.parameters, got.parameters, strict=False):
+            weight, other = search.reference.parameter(wanted), search.candidate.parameter(found)
+            if weight is not None and other is not None:
+                result = compare_arrays(found, weight, other)
+                if result.max_abs:
+                    yield f"{got.name}: {found} has {result.mismatch or f'numbers up to {result.max_abs:.3g} off'}"
+
+
+def _title(layer: LayerComparison) -> str:
+    """ "layer1.0.conv2: node_Conv_7 (Conv)"."""
+    steps = ", ".join(map(str, layer.operators[-3:])) or layer.name
+    more = len(layer.operators) - 3
+    return f"{layer.path or layer.name}: {steps}{f' and {more} steps before' if more > 0 else ''}"
+
+
+def _result(
+    search: Search, layers: Sequence[LayerComparison], label: str, verdict: Verdict, explanation: str, finding: Finding | None = None
+) -> Location:
+    unmatched = sum(name not in search.matches for name in search.candidate.taps)
+    noise = noise_of([layer for layer in layers if finding is None or layer.name != finding.layer.name])
+    return Location(verdict, explanation, label, finding, tuple(layers), noise, unmatched, search.peak_bytes)
