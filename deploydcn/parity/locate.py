@@ -47,6 +47,7 @@ def locate(
     failed: bool = True,
     runs: bool = True,
     tolerance: float,
+    precision: str | None = None,
     memory_limit: int = MEMORY_LIMIT,
     progress: bool = False,
 ) -> Location:
@@ -59,6 +60,7 @@ def locate(
         failed: whether the outputs differ on these inputs. If not, the error along the network is told and no layer blamed.
         runs: whether the candidate runs at all on these inputs.
         tolerance: for the outputs; relative to a channel's scale.
+        precision: the lowest that either side computes in, where that is not the types of its tensors.
         memory_limit: bytes of both sides' tensors held at a time.
         progress: show a bar.
     """
@@ -67,7 +69,7 @@ def locate(
         closed = [runner.name for runner, side in zip((reference, candidate), sides, strict=True) if side is None]
         advice = "locate in the ONNX file that it was built from: if that agrees with the reference, the difference is the runtime's"
         return Location("outputs only", f"{' and '.join(closed)} shows no tensors but its outputs; {advice}", label)
-    search = Search(sides[0], sides[1], tolerance, memory_limit, runs=runs)
+    search = Search(sides[0], sides[1], tolerance, memory_limit, precision=precision, runs=runs)
     if len(search.matches) <= len(search.outputs):
         return Location(
             "outputs only", "no tensor but outputs could be matched: the two models share no names, modules or structure", label
@@ -78,18 +80,16 @@ def locate(
     layers = []
     for chunk in track(chunks, "comparing layers", disable=not progress):
         layers += search.compare(chunk)
+    top = max(layers, key=lambda layer: layer.local_error)
+    largest = f"the largest local error is {top.local_error:.2g} at {_title(top)} (rounding explains {top.limit:.2g})"
     if not failed:
-        return _result(search, layers, label, "agree", "the outputs agree; the largest local errors are rounding")
+        return _result(search, layers, label, "agree", f"the outputs agree; {largest}")
     if search.healed:
         return _unobserved(search, layers, label)
     first = first_jump(search, layers)
     if first is not None:
         return _found(search, layers, first, label)
-    top = max(layers, key=lambda layer: layer.local_error)
-    explanation = (
-        f"no layer stands out: the largest local error is {top.local_error:.2g} at {top.name!r}, the median {noise_of(layers):.2g}; "
-        "small differences add up along the network"
-    )
+    explanation = f"no layer stands out: {largest}, the median {noise_of(layers):.2g}; small differences add up along the network"
     return _result(search, layers, label, "accumulated", explanation)
 
 
@@ -112,9 +112,9 @@ def first_jump(search: Search, layers: Sequence[LayerComparison]) -> LayerCompar
 
 
 def noise_of(layers: Sequence[LayerComparison]) -> float:
-    """The (lower) median local error of the layers that have one."""
+    """The (lower) median local error of the layers that have one; 0 where few have, which are then faults and no noise."""
     errors = sorted(layer.local_error for layer in layers if 0 < layer.local_error < math.inf)
-    return errors[(len(errors) - 1) // 2] if errors else 0.0
+    return errors[(len(errors) - 1) // 2] if 4 * len(errors) > len(layers) else 0.0
 
 
 def _jumps(layer: LayerComparison, layers: Sequence[LayerComparison], share: float) -> bool:

@@ -6,10 +6,11 @@ import ast
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper
+from onnx import TensorProto, helper
 
 from deploydcn.onnx_schema import DOMAIN, NAME_SCOPES, OUTPUT_SCOPES, register_schemas, unchecked_inference
 
@@ -18,6 +19,9 @@ RECOMPUTED = "__recomputed"
 
 SMALL = 1024
 """Elements up to which a constant may be a shape, which shape inference reads."""
+
+WEIGHTS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT8, TensorProto.UINT8}
+"""Types of weights, as opposed to those of sizes and axes."""
 
 Path = tuple[str, ...]
 """Modules, outermost first: ("layer1", "layer1.0", "layer1.0.bn1")."""
@@ -30,9 +34,9 @@ class OnnxGraph:
         self.model = model
         self.nodes: list[onnx.NodeProto] = list(model.graph.node)
         self.producer = {name: index for index, node in enumerate(self.nodes) for name in node.output if name}
-        weights = {tensor.name for tensor in model.graph.initializer} | {tensor.values.name for tensor in model.graph.sparse_initializer}
-        self.weights = weights
-        self.inputs = tuple(value.name for value in model.graph.input if value.name not in weights)
+        constants = {tensor.name for tensor in model.graph.initializer} | {tensor.values.name for tensor in model.graph.sparse_initializer}
+        self.weights = {tensor.name for tensor in model.graph.initializer if tensor.data_type in WEIGHTS}
+        self.inputs = tuple(value.name for value in model.graph.input if value.name not in constants)
         self.outputs = tuple(value.name for value in model.graph.output)
         self.reads = [tuple(dict.fromkeys(_reads(node))) for node in self.nodes]
         self.readers: dict[str, list[int]] = {}
@@ -87,24 +91,32 @@ class OnnxGraph:
             start = _path(metadata.get(NAME_SCOPES))
             end = _path(metadata.get(OUTPUT_SCOPES))
             scopes.append(None if start is None else (start, start if end is None else end))
-        result = []
-        for index, scope in enumerate(scopes):
-            if scope is None:
-                around = [scopes[self.producer[name]] for name in self.reads[index] if name in self.producer]
-                around += [scopes[reader] for name in self.nodes[index].output for reader in self.readers.get(name, ())]
-                paths = [path for neighbour in around if neighbour is not None for path in (neighbour[0],)]
-                common = _common(paths)
-                scope = (common, common)
-            result.append(scope)
-        return result
+        missing = [index for index, scope in enumerate(scopes) if scope is None]
+        found = True
+        while found:  # a chain of such nodes is filled in from its ends
+            found = False
+            for index in missing:
+                paths = [scope[0] for other in self._around(index) if (scope := scopes[other]) is not None]
+                if scopes[index] is None and paths:
+                    found, common = True, _common(paths)
+                    scopes[index] = common, common
+        return [((), ()) if scope is None else scope for scope in scopes]
+
+    def _around(self, index: int) -> Iterator[int]:
+        yield from (self.producer[name] for name in self.reads[index] if name in self.producer)
+        yield from (reader for name in self.nodes[index].output for reader in self.readers.get(name, ()))
 
     def path(self, name: str) -> str:
         """The module whose output a value may be, "" where none is known."""
         return (*("",), *self._scopes[self.producer[name]][1])[-1]
 
     def node_path(self, index: int) -> str:
-        """The module in which a node begins, "" where none is known."""
-        return (*("",), *self._scopes[index][0])[-1]
+        """The module in which a node begins, "" where none is known. A convolution that took in its norm is recorded under the norm: there
+        its weight's name tells, "layer1.0.conv2.weight" beside "layer1.0.bn2"."""
+        path = (*("",), *self._scopes[index][0])[-1]
+        parent = path.rpartition(".")[0]
+        owners = [name.rpartition(".")[0] for name in self.nodes[index].input if name in self.weights]
+        return next((owner for owner in owners if owner and path and owner.rpartition(".")[0] == parent), path)
 
     @cached_property
     def module_outputs(self) -> dict[str, list[str]]:
@@ -152,14 +164,14 @@ class OnnxGraph:
         """Whether a runtime needs deploydcn's library."""
         return any(node.domain == DOMAIN for node in self.nodes)
 
-    def shapes(self, feeds: Mapping[str, np.ndarray]) -> dict[str, tuple[tuple[int, ...], int]]:
-        """Sizes of the values and bytes of an element, as far as shape inference tells for inputs of these shapes."""
+    def shapes(self, feeds: Mapping[str, np.ndarray]) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+        """Sizes and types of the values, as far as shape inference tells for inputs of these shapes."""
         register_schemas()
         graph = self.model.graph
         light = onnx.GraphProto(name="shapes", node=graph.node, output=[onnx.ValueInfoProto(name=name) for name in self.outputs])
         light.input.extend(tensor_value(name, feeds[name]) for name in self.inputs)
         for tensor in graph.initializer:
-            if math.prod(tensor.dims) <= SMALL and tensor.data_location != onnx.TensorProto.EXTERNAL:
+            if math.prod(tensor.dims) <= SMALL and tensor.data_location != TensorProto.EXTERNAL:
                 light.initializer.append(tensor)
             else:
                 light.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
@@ -172,8 +184,8 @@ class OnnxGraph:
         for value in (*inferred.graph.value_info, *inferred.graph.output):
             tensor = value.type.tensor_type
             if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim):
-                width = helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize
-                shapes[value.name] = tuple(dim.dim_value for dim in tensor.shape.dim), width
+                sizes = tuple(dim.dim_value for dim in tensor.shape.dim)
+                shapes[value.name] = sizes, helper.tensor_dtype_to_np_dtype(tensor.elem_type)
         return shapes
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -23,19 +22,22 @@ class Search:
     """Two models on one set of inputs, and their matched tensors, which go by the candidate's names.
 
     matches: in the order in which the candidate computes them. sources: what feeds each: matched tensors and inputs. outputs: those that
-    are the model's outputs. runs: whether the candidate runs at all on these inputs; its layers may still. peak_bytes: most that was
-    held of both sides' tensors at a time. healed: whether the outputs agreed in a run in which more tensors were outputs.
+    are the model's outputs. precision: the lowest that either side computes in, where tensors do not tell. runs: whether the candidate
+    runs at all on these inputs; its layers may still. peak_bytes: most that was held of both sides' tensors at a time. healed: whether
+    the outputs agreed in a run in which more tensors were outputs.
     """
 
-    def __init__(self, reference: Taps, candidate: Taps, tolerance: float, memory_limit: int, *, runs: bool = True) -> None:
+    def __init__(
+        self, reference: Taps, candidate: Taps, tolerance: float, memory_limit: int, *, precision: str | None = None, runs: bool = True
+    ) -> None:
         self.reference, self.candidate, self.runs = reference, candidate, runs
-        self.tolerance, self.memory_limit = tolerance, memory_limit
+        self.tolerance, self.memory_limit, self.precision = tolerance, memory_limit, precision
         self.matches = {pair.candidate: pair for pair in match(reference, candidate)}
         self.sources = {name: nearest(candidate.taps, name, self.matches.__contains__) for name in self.matches}
         self.outputs = [name for name in candidate.outputs.values() if name in self.matches]
         self.peak_bytes = 0
         self.healed = False
-        self._types: dict[str, np.dtype[Any]] = {}
+        self._types = {name: dtype for name in self.matches if (dtype := candidate.taps[name].dtype) is not None}
         self._largest = max((size for tap in candidate.taps.values() if (size := tap.size) is not None), default=0)
 
     def feeding(self, name: str) -> list[str]:
@@ -148,6 +150,7 @@ class Search:
         pair, feeding = self.matches[name], self.feeding(name)
         parts = (name, *feeding)
         types = {expected[part].dtype.name for part in parts} | {self._types[part].name for part in parts if part in self._types}
+        types |= {self.precision} if self.precision is not None else set()
         lowest = min(types & set(PRECISION), key=lambda kind: PRECISION[kind], default="float64")
         operators = self.candidate.operators(name, feeding)
         return LayerComparison(

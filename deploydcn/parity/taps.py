@@ -46,8 +46,7 @@ class Tap:
     """A tensor inside a model that can be observed.
 
     path: of the module it is an output of, "" when unknown. sources: the taps and model inputs that it is computed from, with no
-    other tap in between. kind: the operator that computes it, or the module's class. shape: None when unknown before a run; itemsize:
-    bytes of an element.
+    other tap in between. kind: the operator that computes it, or the module's class. shape, dtype: None when unknown before a run.
     """
 
     name: str
@@ -55,12 +54,12 @@ class Tap:
     sources: tuple[str, ...]
     kind: str
     shape: tuple[int, ...] | None = None
-    itemsize: int = 4
+    dtype: np.dtype[Any] | None = None
 
     @property
     def size(self) -> int | None:
         """Bytes, None when unknown."""
-        return None if self.shape is None else math.prod(self.shape) * self.itemsize
+        return None if self.shape is None or self.dtype is None else math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class TorchTaps:
     def __init__(self, runner: TorchRunner, feeds: Arrays) -> None:
         self.runner = runner
         self.feeds = {name: torch.from_numpy(np.array(array)) for name, array in feeds.items()}
-        self.modules = dict(runner.model.named_modules())
+        self.modules = dict(runner.model.named_modules(remove_duplicate=False))
 
     @cached_property
     def _listing(self) -> _Listing:
@@ -136,22 +136,34 @@ class TorchTaps:
         return TorchPart(calls[-1][0], calls[-1][1], calls[-1][2], complete=len(calls) == 1)
 
     def _run(self, visit: Visit, begin: Callable[[Mapping[str, torch.Tensor]], None] | None = None) -> dict[str, torch.Tensor]:
-        """Run with a hook on every module; begin sees the inputs as the model gets them."""
+        """Run with hooks on every module; begin sees the inputs as the model gets them. A module that several others share goes by the path
+        that the one calling it has for it."""
         calls: Counter[str] = Counter()
+        running: list[tuple[torch.nn.Module, str]] = [(self.runner.model, "")]
+        paths: dict[torch.nn.Module, list[str]] = {}
+        for path, module in self.modules.items():
+            paths.setdefault(module, []).append(path)
 
-        def hook(path: str) -> Callable[..., Any]:
-            def visited(_module: torch.nn.Module, _args: Any, result: Any) -> Any:
-                calls[path] += 1
-                return visit(path, path if calls[path] == 1 else f"{path}#{calls[path]}", result)
+        def enter(module: torch.nn.Module, _args: Any) -> None:
+            around = running[-1][1]
+            inner = [path for path in paths[module] if not around or path.startswith(f"{around}.")]
+            running.append((module, min(inner or paths[module], key=len)))
 
-            return visited
+        def leave(module: torch.nn.Module, _args: Any, result: Any) -> Any:
+            while running[-1][0] is not module:  # whose forward raised what its caller caught
+                running.pop()
+            path = running.pop()[1]
+            calls[path] += 1
+            return visit(path, path if calls[path] == 1 else f"{path}#{calls[path]}", result)
 
         def started(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if begin is not None:
                 tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
                 begin(dict(zip(self.runner.signature.names, tensors, strict=False)))
 
-        handles = [module.register_forward_hook(hook(path)) for path, module in self.modules.items() if path]
+        inside = [module for module in paths if module is not self.runner.model]
+        handles = [module.register_forward_pre_hook(enter) for module in inside]
+        handles += [module.register_forward_hook(leave) for module in inside]
         handles.append(self.runner.model.register_forward_pre_hook(started, with_kwargs=True))
         try:
             return self.runner.call(self.feeds)
@@ -208,7 +220,9 @@ class _Listing:
 
     def _add(self, name: str, path: str, tensor: torch.Tensor) -> None:
         sources = {source: None for storage in _storages(tensor) for source in self.flow.sources.get(storage, ())}
-        self.taps[name] = Tap(name, path, tuple(sources), self.kinds[path], tuple(tensor.shape), tensor.element_size())
+        self.taps[name] = Tap(
+            name, path, tuple(sources), self.kinds[path], tuple(tensor.shape), as_array(tensor[:0] if tensor.ndim else tensor).dtype
+        )
         self._seen[id(tensor)] = (weakref.ref(tensor), tensor._version, name)
 
     def _tap(self, tensor: torch.Tensor) -> str | None:

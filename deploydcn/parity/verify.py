@@ -124,6 +124,8 @@ def verify(
     cases, broken = [], []
     dtypes: set[str] = set()
     sets = list(input_sets(expected, got, inputs, shapes=shapes, seed=seed, seeds=seeds, kinds=kinds, images=images))
+    if not sets:
+        raise InvalidArgument("there is nothing to compare: no inputs were asked for; give inputs, seeds, kinds or images")
     for label, arrays in track(sets, "comparing", disable=not progress or len(sets) < 2):
         wanted, actual = expected.run(arrays), {}
         try:
@@ -153,6 +155,7 @@ def verify(
         failed=not report.passed,
         runs=label not in broken,
         tolerance=tolerance.relative,
+        precision=dtype,
         memory_limit=memory_limit,
         progress=progress,
     )

@@ -56,7 +56,7 @@ class OrtRunner:
                 f"no execution provider {', '.join(missing)}; this onnxruntime has {', '.join(ort.get_available_providers())}"
             )
         options = ort.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised, not printed as well
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         if isinstance(source, bytes) and self.weights_folder is not None:
