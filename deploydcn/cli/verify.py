@@ -21,7 +21,7 @@ def command(
     shape: Shapes = None,
     seed: Seed = 0,
     seeds: Annotated[int, typer.Option(min=0, help="How many random inputs, from --seed on.")] = 2,
-    also: Annotated[list[str] | None, typer.Option(help="Further inputs: zeros, or large (random times 100). Repeatable.")] = None,
+    also: Annotated[list[str] | None, typer.Option(help="Further inputs: zeros, or large (random times 10). Repeatable.")] = None,
     images: Annotated[Path | None, typer.Option(help="A folder of photographs to compare on too.")] = None,
     tolerance: Annotated[
         float | None, typer.Option(help="Allowed error relative to a channel's scale; by precision when left out.")

@@ -22,7 +22,7 @@ KINDS = ("zeros", "large")
 deformable layer predicts grow with the features that it predicts them from, until samples leave the image. No part of the default, since
 a sound model may amplify rounding there, or choose among equals."""
 
-LARGE = 100.0
+LARGE = 10.0
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 

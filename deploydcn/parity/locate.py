@@ -80,7 +80,8 @@ def locate(
     layers = []
     for chunk in track(chunks, "comparing layers", disable=not progress):
         layers += search.compare(chunk)
-    top = max(layers, key=lambda layer: layer.local_error)
+    candidates = [layer for layer in suspects(search, layers) if not layer.choice] or layers
+    top = max(candidates, key=lambda layer: layer.local_error)
     largest = f"the largest local error is {top.local_error:.2g} at {_title(top)} (rounding explains {top.limit:.2g})"
     if not failed:
         return _result(search, layers, label, "agree", f"the outputs agree; {largest}")
@@ -93,21 +94,26 @@ def locate(
     return _result(search, layers, label, "accumulated", explanation)
 
 
-def first_jump(search: Search, layers: Sequence[LayerComparison]) -> LayerComparison | None:
-    """The first layer that, fed with the reference's tensors, gives others than rounding explains, and whose error reaches an output that
-    differs. Between a layer's limit and DOUBT of it the worst counts, not the first."""
+def suspects(search: Search, layers: Sequence[LayerComparison]) -> list[LayerComparison]:
+    """The layers whose error reaches an output that differs; all, where no such output is among them."""
     by_name = {layer.name: layer for layer in layers}
     reached = {name for name in search.outputs if name in by_name and by_name[name].accumulated_error > search.tolerance}
     pending = list(reached or by_name)
     reached = set(pending)
     while pending:
         wrong = [by_name[name] for name in search.feeding(pending.pop()) if name in by_name and name not in reached]
-        fresh = [layer.name for layer in wrong if layer.accumulated_error > DOUBT * layer.limit]
+        fresh = [layer.name for layer in wrong if layer.accumulated_error > min(search.tolerance, layer.limit) * DOUBT]
         reached.update(fresh)
         pending += fresh
-    suspects = [layer for layer in layers if layer.name in reached]
-    first = next((layer for layer in suspects if _jumps(layer, layers, 1)), None)
-    doubtful = [layer for layer in suspects if _jumps(layer, layers, DOUBT)]
+    return [layer for layer in layers if layer.name in reached]
+
+
+def first_jump(search: Search, layers: Sequence[LayerComparison]) -> LayerComparison | None:
+    """The first suspect that, fed with the reference's tensors, gives others than rounding explains. Between a layer's limit and DOUBT of
+    it the worst counts, not the first."""
+    reached = suspects(search, layers)
+    first = next((layer for layer in reached if _jumps(layer, layers, 1)), None)
+    doubtful = [layer for layer in reached if _jumps(layer, layers, DOUBT)]
     return first or max(doubtful, key=lambda layer: layer.local_error / layer.limit, default=None)
 
 
@@ -119,7 +125,7 @@ def noise_of(layers: Sequence[LayerComparison]) -> float:
 
 def _jumps(layer: LayerComparison, layers: Sequence[LayerComparison], share: float) -> bool:
     noise = noise_of([other for other in layers if other is not layer])
-    return layer.local_error > max(share * layer.limit, min(NOISE_FACTOR * noise, CERTAIN))
+    return not layer.choice and layer.local_error > max(share * layer.limit, min(NOISE_FACTOR * noise, CERTAIN))
 
 
 def _found(search: Search, layers: Sequence[LayerComparison], layer: LayerComparison, label: str) -> Location:

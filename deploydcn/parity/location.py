@@ -33,6 +33,7 @@ class LayerComparison:
     accumulated: OutputComparison | None
     local: OutputComparison | None
     limit: float
+    choice: bool
     sources: tuple[str, ...]
     operators: tuple[Operator, ...]
     reference_operators: tuple[Operator, ...]
@@ -55,6 +56,7 @@ class LayerComparison:
             "accumulated": None if self.accumulated is None else self.accumulated.to_json(),
             "local": None if self.local is None else self.local.to_json(),
             "limit": self.limit,
+            "choice": self.choice,
             "sources": list(self.sources),
             "operators": [operator.to_json() for operator in self.operators],
             "reference_operators": [operator.to_json() for operator in self.reference_operators],

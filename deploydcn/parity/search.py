@@ -161,6 +161,7 @@ class Search:
             accumulated=accumulated,
             local=local,
             limit=POLICY[lowest].relative,
+            choice=expected[name].dtype.kind in "iub" and any(self._is_rounded(part, expected[part]) for part in feeding),
             sources=self.sources[name],
             operators=operators,
             reference_operators=self.reference.operators(pair.reference, [self.matches[part].reference for part in feeding]),
@@ -171,6 +172,10 @@ class Search:
 
     def _failed(self, name: str, expected: np.ndarray, error: object = "") -> OutputComparison:
         return incomparable(name, expected.shape, f"does not run on the reference's tensors: {error}")
+
+    def _is_rounded(self, name: str, array: np.ndarray) -> bool:
+        kind = self._types.get(name, array.dtype)
+        return kind != array.dtype and kind.name in PRECISION
 
     def _as_candidate(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """In the types of the candidate's own tensors."""

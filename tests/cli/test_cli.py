@@ -67,6 +67,23 @@ def test_verify_fails_on_others(folder: Path) -> None:
     assert report["cases"][0]["outputs"][0]["worst_channel"] > 1e-3
 
 
+def test_verify_locates_and_writes_the_layer(folder: Path) -> None:
+    done = deploydcn("verify", "net.py:other", "net.onnx", "--locate", cwd=folder)
+    assert done.returncode == 1, done.stderr
+    assert "is the first layer that computes something else" in done.stdout
+    assert "wrote repro-net/; python repro-net/reproduce.py shows it" in done.stdout
+    assert subprocess.run([sys.executable, "repro-net/reproduce.py"], cwd=folder, capture_output=True).returncode == 1
+    done = deploydcn("verify", "net.py:other", "net.onnx", "--locate", "--json", "--no-repro", cwd=folder)
+    location = json.loads(done.stdout)["location"]
+    assert location["verdict"] == "layer"
+    assert location["finding"]["layer"]["operators"][-1]["type"] == "deploydcn::DeformConv2d"
+    assert done.stderr == ""  # no progress bar beside JSON
+    done = deploydcn("verify", "net.py:build", "net.onnx", "--locate", "--seeds", "1", "--also", "zeros", "--also", "large", cwd=folder)
+    assert done.returncode == 0, done.stdout
+    assert "the outputs agree; the largest local error is" in done.stdout
+    assert "wrote" not in done.stdout
+
+
 def test_run_writes_what_verify_reads(folder: Path) -> None:
     np.savez(folder / "in.npz", input=np.random.default_rng(0).standard_normal((2, 3, 7, 8)).astype(np.float32))
     done = deploydcn("run", "net.onnx", "--input", "in.npz", "-o", "out.npz", cwd=folder)
@@ -96,6 +113,11 @@ def test_run_writes_what_verify_reads(folder: Path) -> None:
         (["export", "net.py:build", "-o", "m.onnx", "--dynamic", "input:--1=n"], "wanted INPUT:AXIS=NAME"),
         (["run", "."], ". is a folder; wanted an ONNX file"),
         (["verify", "net.py:build", "none.onnx"], "none.onnx does not exist"),
+        (["verify", "net.py:build", "net.onnx", "--repro", "there"], "--repro writes the layer that --locate finds; add --locate"),
+        (["verify", "net.py:build", "net.onnx", "--locate", "--repro", "there", "--no-repro"], "exclude each other; give one"),
+        (["verify", "net.py:build", "net.onnx", "--also", "huge"], "no kind of inputs is called 'huge'; wanted zeros, large"),
+        (["verify", "net.py:build", "net.onnx", "--images", "nowhere"], "nowhere is not a folder; wanted a folder of .jpg"),
+        (["verify", "net.py:other", "net.onnx", "--locate", "--repro", "no/such"], "cannot write no/such: folder no does not exist"),
     ],
 )
 def test_mistakes_end_in_one_sentence_and_exit_code_2(folder: Path, arguments: list[str], message: str) -> None:
