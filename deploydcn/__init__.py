@@ -17,6 +17,7 @@ from deploydcn.libraries import ort_library_path, plugin_library_path, register_
 from deploydcn.parity import ParityReport, verify
 from deploydcn.quantization import QuantizeReport, quantize
 from deploydcn.runners import Runner, TensorInfo, load
+from deploydcn.visual import VisualReport, visualize
 
 __all__ = [
     "ConvertReport",
@@ -35,6 +36,7 @@ __all__ = [
     "RuntimeFailure",
     "TensorInfo",
     "UserError",
+    "VisualReport",
     "build_engine",
     "convert",
     "convert_precision",
@@ -47,4 +49,5 @@ __all__ = [
     "register_frontend",
     "register_ort_ops",
     "verify",
+    "visualize",
 ]

@@ -23,8 +23,9 @@ ALLOWED = {
     "vision": {"vision"},
     "quantization": {"ops", "export", "parity", "runners", "vision", "quantization"},
     "testing": {"ops", "testing"},
+    "visual": {"ops", "nn", "runners", "export", "vision", "visual"},
     "bench": {"ops", "export", "bench"},
-    "cli": {"ops", "runners", "parity", "export", "engine", "quantization", "vision", "bench", "cli"},
+    "cli": {"ops", "runners", "parity", "export", "engine", "quantization", "vision", "visual", "bench", "cli"},
 }
 LEAVES = {"tensorrt_runtimes", "errors", "_lazy", "files", "spec", "libraries", "onnx_schema", "doctor"}
 
@@ -84,7 +85,7 @@ heavy = {"torch", "onnxruntime", "torchvision", "onnx_ir", "tensorrt", "tensorrt
 assert not heavy, heavy
 from deploydcn.cli import app
 from typer.testing import CliRunner
-for arguments in ([], ["export"], ["convert"], ["inspect"], ["quantize"], ["build"], ["verify"], ["run"], ["doctor"]):
+for arguments in ([], ["export"], ["convert"], ["inspect"], ["quantize"], ["build"], ["verify"], ["run"], ["visualize"], ["doctor"]):
     result = CliRunner().invoke(app, [*arguments, "--help"])
     assert result.exit_code == 0, (arguments, result.output, result.exception)
 for call, extra in ((lambda: deploydcn.load("m.onnx"), "cpu"), (lambda: deploydcn.load("m.py:f", "torch"), "export"),
@@ -94,7 +95,8 @@ for call, extra in ((lambda: deploydcn.load("m.onnx"), "cpu"), (lambda: deploydc
                     (lambda: deploydcn.convert_precision("m.onnx", "h.onnx"), "export"),
                     (lambda: deploydcn.convert("m.onnx", "h.onnx", target="ort"), "export"),
                     (lambda: deploydcn.quantize("m.onnx", "h.onnx", {}), "export"),
-                    (lambda: deploydcn.inspect("m.onnx"), "export")):
+                    (lambda: deploydcn.inspect("m.onnx"), "export"),
+                    (lambda: deploydcn.visualize("m.onnx", "photo.jpg"), "report")):
     try:
         call()
     except deploydcn.MissingDependency as error:
