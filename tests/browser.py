@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import shutil
@@ -31,9 +32,15 @@ class Page:
         switches = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--remote-debugging-pipe"]
         look = ["--window-size=1200,900", f"--user-data-dir={profile}", *(["--force-dark-mode"] if dark else [])]
 
-        # The browser reads commands from descriptor 3 and answers on 4.
-        command = ["sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", executable, *switches, *look, "about:blank"]
-        self._process = subprocess.Popen(command, pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        def wire() -> None:
+            """The browser reads commands from descriptor 3 and answers on 4."""
+            spare = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 10) for descriptor in (theirs_in, theirs_out)]
+            os.dup2(spare[0], 3)
+            os.dup2(spare[1], 4)
+
+        command = [executable, *switches, *look, "about:blank"]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self._process = subprocess.Popen(command, close_fds=False, preexec_fn=wire, **quiet)
         os.close(theirs_in)
         os.close(theirs_out)
         self._in, self._out = os.fdopen(ours_in, "rb"), os.fdopen(ours_out, "wb")

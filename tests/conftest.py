@@ -10,6 +10,7 @@ import pytest
 from deploydcn.errors import UserError
 from deploydcn.libraries import plugin_library_path
 from deploydcn.testing.native import find_nvcc
+from tests.browser import NAMES, find_chromium
 
 
 def _package(name: str) -> Callable[[], str]:
@@ -40,6 +41,8 @@ BACKENDS: dict[str, Callable[[], str]] = {
     "basicsr": lambda: _package("basicsr")() or _package("distutils")(),
     "emulation": _nvcc,
     "rtx": _rtx,
+    "matplotlib": _package("matplotlib"),
+    "chromium": lambda: "" if find_chromium() else f"none of {', '.join(NAMES)} is on PATH",
 }
 
 

@@ -74,10 +74,13 @@ def _statistics(report: VisualReport) -> Table:
     for layer, numbers in zip(report.layers, report.statistics, strict=True):
         mask = "" if numbers.mean_mask is None else f"{numbers.mean_mask:.2f}"
         distances = [f"{value:.2f}" for value in (numbers.mean_distance, numbers.percentile_95, numbers.largest_distance)]
-        sizes = ["x".join(map(str, size)) for size in (layer.input_size, layer.output_size)]
-        rows.append((layer.name, *sizes, *distances, f"{numbers.outside:.1%}", mask))
+        samples = f"{layer.shapes['spatial_shapes'][0]} levels" if layer.is_attention else "x".join(map(str, layer.input_size))
+        output = f"{layer.output_size[0]} queries" if layer.is_attention else "x".join(map(str, layer.output_size))
+        rows.append((layer.name, samples, output, *distances, f"{numbers.outside:.1%}", mask))
     columns = ["layer", "samples", "for", "|offset|", "95 %", "largest", "outside", "mask"]
-    return table(f"{report.model} on {report.image}, {report.photo.size[0]}x{report.photo.size[1]}", columns, rows)
+    unit = "of the image" if any(layer.is_attention for layer in report.layers) else "of each map"
+    title = f"{report.model} on {report.image}, {report.photo.size[0]}x{report.photo.size[1]}; |offset| in pixels {unit}"
+    return table(title, columns, rows)
 
 
 def _pixel(text: str) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from deploydcn._lazy import lazy_import
 from deploydcn.files import replace_on_success
 from deploydcn.visual.layers import Layer
-from deploydcn.visual.tracing import heat_maps
+from deploydcn.visual.tracing import HeatMap, heat_maps
 from deploydcn.visual.visualize import GRADIENT, PixelView, VisualReport
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ COLOURS = ("#e69f00", "#56b4e9", "#f0e442", "#009e73", "#cc79a7", "#d55e00", "#0
 
 PANEL = 3.4  # inches
 HALO = 0.9
+LONGEST_NAME = 44
 
 
 def write_figure(report: VisualReport, path: str | os.PathLike[str]) -> None:
@@ -36,10 +37,8 @@ def write_figure(report: VisualReport, path: str | os.PathLike[str]) -> None:
         layer = report.layers[index]
         _draw_points(row[0], report, layer, views)
         _draw_fields(row[1], report, views)
-        distance, mask = heat_maps(layer)
-        unit = "distance from the query's mean, image px" if layer.is_attention else "mean |offset|, px of the layer"
-        _draw_heat(row[2], report, layer, distance, unit, "viridis")
-        _draw_heat(row[3], report, layer, mask, "mean attention weight" if layer.is_attention else "mean mask", "cividis")
+        for axes, heat, ramp in zip(row[2:], heat_maps(layer), ("viridis", "cividis"), strict=True):
+            _draw_heat(axes, report, layer, heat, ramp)
         for axes in row:
             axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
     with replace_on_success(path) as temporary:
@@ -67,10 +66,10 @@ def _draw_points(axes: Axes, report: VisualReport, layer: Layer, views: tuple[Pi
         site = layer.site(view.pixel)
         axes.plot(x[site], y[site], "+", color="black", markersize=11, markeredgewidth=2.6)
         axes.plot(x[site], y[site], "+", color=colour, markersize=10, markeredgewidth=1.3)
-    levels = len(views[0].traces)
+    levels, count = len(views[0].traces), len(views[0].traces[-1].y)
     group = f", group {report.group % layer.groups} of {layer.groups}" if layer.groups > 1 else ""
-    count = len(views[0].traces[-1].y)
-    axes.set_title(f"{layer.name}: sampling points{group}\n{count} through {levels} layer{'s' * (levels > 1)}", fontsize=9)
+    name = layer.name if len(layer.name) <= LONGEST_NAME else f"...{layer.name[-LONGEST_NAME:]}"
+    axes.set_title(f"{name}\n{count} points through {levels} layer{'s' * (levels > 1)}{group}", fontsize=9)
 
 
 def _draw_fields(axes: Axes, report: VisualReport, views: tuple[PixelView, ...]) -> None:
@@ -81,8 +80,9 @@ def _draw_fields(axes: Axes, report: VisualReport, views: tuple[PixelView, ...])
     axes.set_title(f"receptive fields, square root\n{by}", fontsize=9)
 
 
-def _draw_heat(axes: Axes, report: VisualReport, layer: Layer, values: np.ndarray, title: str, ramp: str) -> None:
+def _draw_heat(axes: Axes, report: VisualReport, layer: Layer, heat: HeatMap, ramp: str) -> None:
     axes.imshow(_grey(report))
+    values = heat.values
     y, x = layer.centres()
     shown: Any
     if layer.is_attention:
@@ -93,4 +93,4 @@ def _draw_heat(axes: Axes, report: VisualReport, layer: Layer, values: np.ndarra
         shown = axes.imshow(values, cmap=ramp, alpha=0.75, extent=extent, interpolation="nearest")
     bar = axes.figure.colorbar(shown, ax=axes, shrink=0.8, pad=0.01)
     bar.ax.tick_params(labelsize=7)
-    axes.set_title(f"{title}\nlowest {np.nanmin(values):.3g}, highest {np.nanmax(values):.3g}", fontsize=9)
+    axes.set_title(f"{heat.label}\nlowest {np.nanmin(values):.3g}, highest {np.nanmax(values):.3g}", fontsize=9)

@@ -59,40 +59,59 @@ class Grid:
         return self.composed(ratio, (0, 0) if convention == "asymmetric" else [(r - 1) / 2 for r in ratio])
 
 
+LAYOUTS = ((-2, -1), (-3, -2))
+"""Rows and columns of channels-first and channels-last maps, counted from the last axis."""
+
+
 @dataclass(frozen=True)
 class Trail:
-    """What is known of a tensor. grid: None once it is no map any more; axes: its rows and columns, counted from the end; source: the last
-    deformable layer on the way to it, None before the first."""
+    """What is known of a tensor. grid: None where its pixels' places are not known; size: (height, width) of the map; axes: its rows and
+    columns, one of LAYOUTS, None while they are flattened; source: the last deformable layer on the way to it, None before the first."""
 
-    grid: Grid | None
-    axes: tuple[int, int] = (-2, -1)
+    grid: Grid | None = None
+    size: Size = (0, 0)
+    axes: tuple[int, int] | None = None
     source: int | None = None
 
-    def size(self, shape: Sequence[int]) -> Size | None:
-        """(height, width) of a tensor of this shape; None where it has no such axes."""
-        return (shape[self.axes[0]], shape[self.axes[1]]) if len(shape) >= -min(self.axes) else None
+    @property
+    def is_map(self) -> bool:
+        return self.grid is not None and self.axes is not None
 
     def permuted(self, order: Sequence[int]) -> Trail:
         """Behind a permutation of the axes."""
         rank = len(order)
-        axes = [list(order).index(rank + axis) - rank for axis in self.axes] if rank >= -min(self.axes) else None
-        return replace(self, grid=None) if axes is None else replace(self, axes=(axes[0], axes[1]))
+        if self.axes is None or rank < -min(self.axes):
+            return self
+        axes = tuple(list(order).index(rank + axis) - rank for axis in self.axes)
+        return replace(self, axes=axes if axes in LAYOUTS else None)
+
+    def moved(self, grid: Grid, shape: Sequence[int]) -> Trail:
+        """The same axes of a tensor of this shape, whose pixels lie elsewhere."""
+        return replace(self, grid=grid, size=map_size(shape, self.axes or LAYOUTS[0]))
 
 
-def merged(inputs: Iterable[tuple[Trail, Sequence[int]]], output: Sequence[int]) -> Trail:
-    """Behind an operator of which nothing is known but shapes: (trail, shape) of its inputs, shape of its output.
+def map_size(shape: Sequence[int], axes: tuple[int, int]) -> Size:
+    """(height, width) of a tensor; zeros where it has no such axes."""
+    return (shape[axes[0]], shape[axes[1]]) if len(shape) >= -min(axes) else (0, 0)
 
-    A map of one input's size is taken to lie where that lies. A map of another size covers the same area: true of pixel shuffles, a guess
-    otherwise, and marked as such. Anything else is no map.
+
+def merged(inputs: Iterable[Trail], output: Sequence[int]) -> Trail:
+    """Behind an operator of which nothing is known but its inputs' trails and the shape of its output.
+
+    A map of one input's size is taken to lie where that lies, also one that was flattened in between. A map of another size covers the
+    same area: true of pixel shuffles, a guess otherwise, and marked as such. Anything else may become a map again.
     """
     known = list(inputs)
-    source = max((trail.source for trail, _ in known if trail.source is not None), default=None)
-    maps = [(trail, size) for trail, shape in known if trail.grid is not None and (size := trail.size(shape))]
-    for trail, size in maps:
-        if trail.size(output) == size:
-            return replace(trail, source=source)
-    for trail, size in maps:
-        after = trail.size(output)
-        if trail.grid is not None and after and len(output) == 4 and min(after) > 0:
-            return Trail(replace(trail.grid.resized(size, after), exact=False), trail.axes, source)
-    return Trail(None, source=source)
+    source = max((trail.source for trail in known if trail.source is not None), default=None)
+    placed = [trail for trail in known if trail.grid is not None]
+    for trail in placed:
+        for axes in ([trail.axes] if trail.axes else []) + list(LAYOUTS):
+            if len(output) >= 3 and map_size(output, axes) == trail.size:
+                return replace(trail, axes=axes, source=source)
+    for trail in placed:
+        if trail.grid is not None and trail.axes is not None and len(output) == 4:
+            after = map_size(output, trail.axes)
+            if min(after) > 0:
+                return Trail(replace(trail.grid.resized(trail.size, after), exact=False), after, trail.axes, source)
+    first = placed[0] if placed else Trail()
+    return replace(first, axes=None, source=source)

@@ -221,8 +221,9 @@ def parent_of(layers: Sequence[Layer], trail: Trail) -> int | None:
 def output_trail(layer: Layer, index: int) -> Trail:
     """What is known of a layer's output."""
     if layer.is_attention:
-        return Trail(None, source=index)
-    return Trail(layer.output_grid, IMAGE_AXES[layer.operator], index)
+        return Trail(source=index)
+    height, width = layer.output_size
+    return Trail(layer.output_grid, (height, width), IMAGE_AXES[layer.operator], index)
 
 
 def unique_name(name: str, taken: set[str]) -> str:

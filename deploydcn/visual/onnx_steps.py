@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,16 +24,17 @@ def step(node: ir.Node, trail: Trail, shapes: Shapes) -> Trail | None:
     if node.op_type == "Transpose":
         return trail.permuted(a.get("perm", tuple(range(len(before)))[::-1]))
     if node.op_type in ("Slice", "Pad"):
-        return _shifted(node, trail, before)
+        grid = _shifted(node, trail, before)
+        return None if grid is None else trail.moved(grid, after)
     if trail.axes != (-2, -1) or trail.grid is None or len(before) != 4 or len(after) != 4:
         return None
     if node.op_type in WINDOWS:
-        return replace(trail, grid=_window(node, a, trail.grid, before, after, shapes))
+        return trail.moved(_window(node, a, trail.grid, before, after, shapes), after)
     if node.op_type == "Resize":
         convention = a.get("coordinate_transformation_mode", "half_pixel")
         if a.get("mode", "nearest") == "nearest" or convention not in ("align_corners", "asymmetric"):
             convention = "half_pixel"  # "nearest" repeats pixels: the copies of one lie side by side over its area
-        return replace(trail, grid=trail.grid.resized((before[-2], before[-1]), (after[-2], after[-1]), convention))
+        return trail.moved(trail.grid.resized(trail.size, (after[-2], after[-1]), convention), after)
     return None
 
 
@@ -51,13 +51,13 @@ def _window(node: ir.Node, a: Mapping[str, Any], grid: Grid, before: Sequence[in
     return move(kernel, stride, pads[:2], dilation)
 
 
-def _shifted(node: ir.Node, trail: Trail, shape: Sequence[int]) -> Trail | None:
-    """Behind Slice or Pad, if what they do is known before running."""
+def _shifted(node: ir.Node, trail: Trail, shape: Sequence[int]) -> Grid | None:
+    """The grid behind Slice or Pad, if what they do is known before running."""
     names = ("starts", "axes", "steps") if node.op_type == "Slice" else ("pads", "", "axes")
     indices = (1, 3, 4) if node.op_type == "Slice" else (1, 2, 3)
     given = {name: graph.constant(graph.input_at(node, index)) for name, index in zip(names, indices, strict=True)}
     values = given[names[0]]
-    if values is None or trail.grid is None:
+    if values is None or trail.grid is None or trail.axes is None:
         return None
     axes = [int(axis) % len(shape) - len(shape) for axis in given["axes"]] if given["axes"] is not None else None
     axes = axes or [axis - len(shape) for axis in range(len(values) if node.op_type == "Slice" else len(shape))]
@@ -72,4 +72,4 @@ def _shifted(node: ir.Node, trail: Trail, shape: Sequence[int]) -> Trail | None:
             start = int(values[index])
             begin[along] = int(np.clip(start + shape[axis] if start < 0 else start, 0, shape[axis]))
             factor[along] = 1 if steps is None else int(steps[index])
-    return replace(trail, grid=trail.grid.composed(factor, begin))
+    return trail.grid.composed(factor, begin)

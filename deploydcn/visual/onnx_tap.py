@@ -19,7 +19,7 @@ from deploydcn.onnx_schema import DOMAIN
 from deploydcn.ops import op_named
 from deploydcn.runners.base import TensorInfo
 from deploydcn.runners.ort_runner import OrtRunner
-from deploydcn.visual.geometry import Grid, Size, Trail, merged
+from deploydcn.visual.geometry import Grid, Size, Trail, map_size, merged
 from deploydcn.visual.layers import SAMPLING_INPUTS, Layer, make_layer, map_grid, output_trail, parent_of, unique_name
 from deploydcn.visual.onnx_steps import step
 
@@ -94,8 +94,8 @@ class OnnxTap:
 
     def _walk(self, arrays: Mapping[str, np.ndarray], shapes: Shapes, image: str) -> list[Layer]:
         """Follow the image through the graph, as torch_tap does through a running model."""
-        trails: dict[str, Trail] = {image: Trail(Grid())}
-        image_size: Size = shapes[image][-2:]  # type: ignore[assignment]
+        image_size = map_size(shapes[image], (-2, -1))
+        trails = {image: Trail(Grid(), image_size, (-2, -1))}
         layers: list[Layer] = []
         names: set[str] = set()
         for node in self.model.graph:
@@ -103,11 +103,11 @@ class OnnxTap:
                 layers.append(self._layer(node, arrays, shapes, trails, image_size, layers, names))
                 trails[node.outputs[0].name or ""] = output_trail(layers[-1], len(layers) - 1)
                 continue
-            known = [(trails[name], shapes[name]) for value in node.inputs if value is not None and (name := value.name) in trails]
+            known = [trails[name] for value in node.inputs if value is not None and (name := value.name or "") in trails]
             for output in node.outputs if known else ():
                 if (name := output.name or "") in shapes:
                     data = trails.get(node.inputs[0].name or "") if node.inputs[0] is not None else None
-                    moved = step(node, data, shapes) if data is not None and data.grid is not None else None
+                    moved = step(node, data, shapes) if data is not None and data.is_map else None
                     trails[name] = moved or merged(known, shapes[name])
         return layers
 
@@ -123,7 +123,7 @@ class OnnxTap:
     ) -> Layer:
         read = SpecNode(op_named(node.op_type).spec, node)
         caught = {name: arrays[value.name or ""] for name, value in self._read(node).items()}
-        trail = trails.get(node.inputs[0].name or "", Trail(None))  # type: ignore[union-attr]
+        trail = trails.get(node.inputs[0].name or "", Trail())  # type: ignore[union-attr]
         return make_layer(
             unique_name(graph.node_name(node), names),
             node.op_type,

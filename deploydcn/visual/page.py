@@ -17,7 +17,7 @@ import numpy as np
 from deploydcn._lazy import lazy_import
 from deploydcn.files import replace_on_success
 from deploydcn.visual.layers import Layer
-from deploydcn.visual.tracing import heat_maps
+from deploydcn.visual.tracing import HeatMap, heat_maps
 from deploydcn.visual.visualize import PixelView, VisualReport
 
 MOST_POINTS = 600_000
@@ -119,7 +119,6 @@ def _layer(report: VisualReport, index: int, part: Part, order: Sequence[int]) -
     packed = np.where(np.isfinite(moved), np.clip(np.round(moved - usual), -32767, 32767), NOT_FINITE).astype(np.int16)
     weight = np.abs(np.nan_to_num(layer.points.weight[select]))
     heaviest = max(float(weight.max(initial=0)), 1e-30)
-    maps = [values.ravel()[part.sites] for values in heat_maps(layer)]
     numbers = report.statistics[index].to_json()
     return {
         "name": layer.name,
@@ -143,7 +142,7 @@ def _layer(report: VisualReport, index: int, part: Part, order: Sequence[int]) -
         "moved": _packed(np.concatenate([packed.ravel() >> 8, packed.ravel() & 255]).astype(np.uint8)),
         "heaviest": heaviest,
         "weights": _packed(np.round(weight * (255 / heaviest)).astype(np.uint8)),
-        "maps": [_map(values) for values in maps],
+        "maps": [_map(heat, part.sites) for heat in heat_maps(layer)],
         "statistics": {key: _finite(value) if isinstance(value, float) else value for key, value in numbers.items()},
         "shown": [{"pixel": list(view.pixel), "method": view.method, "field": _field(view)} for view in report.shown.get(index, ())],
     }
@@ -153,11 +152,12 @@ def _finite(value: float) -> float | None:
     return round(float(value), 4) if np.isfinite(value) else None
 
 
-def _map(values: np.ndarray) -> dict[str, Any]:
+def _map(heat: HeatMap, sites: np.ndarray) -> dict[str, Any]:
+    values = heat.values.ravel()[sites]
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     tones = np.nan_to_num((values - low) / max(high - low, 1e-30), nan=0, posinf=1, neginf=0)
-    return {"low": low, "high": high, "tones": _packed(np.round(np.clip(tones, 0, 1) * 255).astype(np.uint8))}
+    return {"label": heat.label, "low": low, "high": high, "tones": _packed(np.round(np.clip(tones, 0, 1) * 255).astype(np.uint8))}
 
 
 def _packed(values: np.ndarray) -> str:

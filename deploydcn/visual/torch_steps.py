@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from deploydcn.visual.geometry import Trail
+from deploydcn.visual.geometry import Grid, Trail, map_size
 
 
 def step(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], trail: Trail, output: Tensor) -> Trail | None:
@@ -22,11 +21,12 @@ def step(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], trail: Trail
     if name in ("permute", "transpose"):
         return trail.permuted(_order(name, a, len(shape)))
     if name == "slice":
-        return _sliced(a, trail, shape)
+        grid = _sliced(a, trail, shape)
+        return None if grid is None else trail.moved(grid, output.shape)
     if trail.axes != (-2, -1):
         return None
-    grid = _moved(name, a, trail, shape, tuple(output.shape))
-    return None if grid is None else replace(trail, grid=grid)
+    grid = _moved(name, a, trail, tuple(output.shape))
+    return None if grid is None else trail.moved(grid, output.shape)
 
 
 def _order(name: str, a: Mapping[str, Any], rank: int) -> list[int]:
@@ -38,24 +38,24 @@ def _order(name: str, a: Mapping[str, Any], rank: int) -> list[int]:
     return order
 
 
-def _sliced(a: Mapping[str, Any], trail: Trail, shape: Sequence[int]) -> Trail | None:
+def _sliced(a: Mapping[str, Any], trail: Trail, shape: Sequence[int]) -> Grid | None:
     axis = a["dim"] % len(shape) - len(shape)
-    if axis not in trail.axes or trail.grid is None:
+    if trail.grid is None or trail.axes is None or axis not in trail.axes:
         return None
     start = int(a["start"] or 0)
     start = min(max(start + shape[axis] if start < 0 else start, 0), shape[axis])
     along = [axis == own for own in trail.axes]
     factor, begin = [int(a["step"]) if own else 1 for own in along], [start if own else 0 for own in along]
-    return replace(trail, grid=trail.grid.composed(factor, begin))
+    return trail.grid.composed(factor, begin)
 
 
-def _moved(name: str, a: Mapping[str, Any], trail: Trail, before: Sequence[int], after: Sequence[int]) -> Any:
+def _moved(name: str, a: Mapping[str, Any], trail: Trail, after: Sequence[int]) -> Grid | None:
     """The grid behind a window, a padding or a resampling of an (..., H, W) tensor."""
-    grid, size, size_after = trail.grid, trail.size(before), trail.size(after)
-    if grid is None or size is None or size_after is None:
+    grid = trail.grid
+    if grid is None:
         return None
     if name == "convolution" and a["weight"].dim() == 4:
-        move = grid.transposed_window if a["transposed"] else grid.window
+        move: Callable[..., Grid] = grid.transposed_window if a["transposed"] else grid.window
         return move(a["weight"].shape[2:], _two(a["stride"]), _two(a["padding"]), _two(a["dilation"]))
     if name in ("max_pool2d_with_indices", "avg_pool2d"):
         kernel = _two(a["kernel_size"])
@@ -65,7 +65,7 @@ def _moved(name: str, a: Mapping[str, Any], trail: Trail, before: Sequence[int],
         return grid.composed((1, 1), (-top, -left))
     if name.startswith(("upsample_", "_upsample_")):
         # What torch and ONNX call nearest repeats pixels: the copies of one lie side by side over its area, as half_pixel has it.
-        return grid.resized(size, size_after, "align_corners" if a.get("align_corners") else "half_pixel")
+        return grid.resized(trail.size, map_size(after, (-2, -1)), "align_corners" if a.get("align_corners") else "half_pixel")
     return None
 
 

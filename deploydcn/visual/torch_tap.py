@@ -198,7 +198,7 @@ class _Recorder(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.path, self.image_size = path, (image.shape[-2], image.shape[-1])
         self.trails: MutableMapping[Tensor, Trail] = WeakTensorKeyDictionary()
-        self.trails[image] = Trail(Grid())
+        self.trails[image] = Trail(Grid(), self.image_size, (-2, -1))
         self.layers: list[Layer] = []
         self.names: set[str] = set()
 
@@ -209,19 +209,19 @@ class _Recorder(TorchDispatchMode):
             self.trails[result] = self._layer(*call)
             return result
         tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        followed = [(trail, tensor.shape) for tensor in tensors if (trail := self.trails.get(tensor)) is not None]
+        followed = [trail for tensor in tensors if (trail := self.trails.get(tensor)) is not None]
         if followed:
             data = self.trails.get(args[0]) if isinstance(args[0], Tensor) else None
             for output in pytree.tree_leaves(result):
                 if isinstance(output, Tensor):
-                    known = step(func, args, kwargs or {}, data, output) if data is not None and data.grid is not None else None
+                    known = step(func, args, kwargs or {}, data, output) if data is not None and data.is_map else None
                     self.trails[output] = known or merged(followed, output.shape)
         return result
 
     def _layer(self, operator: str, inputs: Mapping[str, Tensor], attributes: Mapping[str, Any]) -> Trail:
         arrays = {name: inputs[name].detach().double().cpu().numpy() for name in SAMPLING_INPUTS[operator] if name in inputs}
         shapes = {name: tuple(tensor.shape) for name, tensor in inputs.items()}
-        trail = self.trails.get(next(iter(inputs.values()))) or Trail(None)
+        trail = self.trails.get(next(iter(inputs.values()))) or Trail()
         name = unique_name(self.path() or operator, self.names)
         grid, parent = map_grid(operator, trail), parent_of(self.layers, trail)
         layer = make_layer(name, operator, arrays, shapes, attributes, grid=grid, image_size=self.image_size, parent=parent)

@@ -118,7 +118,22 @@ def statistics(layer: Layer) -> Statistics:
     )
 
 
-def heat_maps(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
-    """(mean distance, mean mask) of every site's points: (height, width), for attention (queries,)."""
-    distance, weight = (values.mean((1, 2)).reshape(layer.output_size) for values in (layer.points.distance, layer.points.weight))
-    return distance, weight
+@dataclass(frozen=True)
+class HeatMap:
+    """A number per site. values: (height, width), for attention (queries,)."""
+
+    label: str
+    values: np.ndarray
+
+
+def heat_maps(layer: Layer) -> tuple[HeatMap, HeatMap]:
+    """How far the points of every site are moved, and how their weights are spread."""
+    distance, weight = layer.points.distance.mean((1, 2)), layer.points.weight
+    where = "distance from the query's mean, px of the image" if layer.is_attention else "mean |offset|, px of the map"
+    if layer.operator == "DeformConv2d":
+        return HeatMap(where, distance.reshape(layer.output_size)), HeatMap("mean mask", weight.mean((1, 2)).reshape(layer.output_size))
+    # Behind a softmax the mean is the same everywhere; the largest says whether a site looks at one point or at all.
+    largest = weight.max(2).mean(1)
+    return HeatMap(where, distance.reshape(layer.output_size)), HeatMap(
+        "largest weight, mean of groups", largest.reshape(layer.output_size)
+    )
