@@ -1,9 +1,23 @@
-"""What surrounds a detector: letterboxing, decoding, non-maximum suppression, matching and drawing. NumPy only; drawing needs Pillow."""
+"""What surrounds a detector: letterboxing, decoding, suppression, matching, drawing and plots. NumPy only; drawing needs Pillow."""
 
+from deploydcn.vision import svg
 from deploydcn.vision.boxes import Detections, decode_yolo, iou_matrix, match_detections, nms
+from deploydcn.vision.comparison import data_uri, draw_detections_side_by_side, draw_points
 from deploydcn.vision.image import Letterbox, draw_detections, letterbox, read_image, stretch
 
 __all__ = [
-    "Detections", "Letterbox", "decode_yolo", "draw_detections", "iou_matrix", "letterbox", "match_detections", "nms",
-    "read_image", "stretch",
-]  # fmt: skip
+    "Detections",
+    "Letterbox",
+    "data_uri",
+    "decode_yolo",
+    "draw_detections",
+    "draw_detections_side_by_side",
+    "draw_points",
+    "iou_matrix",
+    "letterbox",
+    "match_detections",
+    "nms",
+    "read_image",
+    "stretch",
+    "svg",
+]

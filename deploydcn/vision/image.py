@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -96,15 +97,18 @@ def draw_detections(image: np.ndarray, detections: Detections, path: str | os.Pa
     draw = drawing.Draw(canvas)
     width = max(2, min(image.shape[:2]) // 300)
     for box, score, kind in zip(detections.boxes, detections.scores, detections.classes, strict=True):
-        colour = _colour(int(kind))
-        x1, y1, x2, y2 = (float(value) for value in box)
-        draw.rectangle((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)), outline=colour, width=width)
-        label = f"{names[int(kind)] if names else int(kind)} {score:.2f}"
-        place = (max(0.0, x1), max(0.0, y1 - 12))
-        draw.rectangle(draw.textbbox(place, label), fill=colour)
-        draw.text(place, label, fill="white")
+        draw_box(draw, box, f"{names[int(kind)] if names else int(kind)} {score:.2f}", _colour(int(kind)), width)
     with replace_on_success(path) as temporary:
         canvas.save(temporary, format="PNG")
+
+
+def draw_box(draw: Any, box: np.ndarray, label: str, colour: Any, width: int) -> None:
+    """A box (x1, y1, x2, y2) with its label on what Pillow draws with; colour: any of Pillow's, dark enough for white text."""
+    x1, y1, x2, y2 = (float(value) for value in box)
+    draw.rectangle((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)), outline=colour, width=width)
+    place = (max(0.0, x1), max(0.0, y1 - 12))
+    draw.rectangle(draw.textbbox(place, label), fill=colour)
+    draw.text(place, label, fill="white")
 
 
 def _colour(kind: int) -> tuple[int, int, int]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from deploydcn._lazy import lazy_import
 from deploydcn.files import replace_on_success
+from deploydcn.vision import data_uri
 from deploydcn.visual.layers import Layer
 from deploydcn.visual.tracing import HeatMap, heat_maps
 from deploydcn.visual.visualize import PixelView, VisualReport
@@ -58,7 +59,7 @@ def page_data(report: VisualReport) -> dict[str, Any]:
         "model": report.model,
         "image": report.image,
         "size": list(report.photo.size),
-        "picture": _picture(report.photo.canvas),
+        "picture": data_uri(report.photo.canvas),
         "levels": report.levels,
         "group": report.group,
         "first": order.index(max(report.shown)),
@@ -162,13 +163,6 @@ def _map(heat: HeatMap, sites: np.ndarray) -> dict[str, Any]:
 
 def _packed(values: np.ndarray) -> str:
     return base64.b64encode(zlib.compress(np.ascontiguousarray(values).tobytes(), 9)).decode()
-
-
-def _picture(canvas: np.ndarray) -> str:
-    pillow = lazy_import("PIL.Image", extra="report")
-    buffer = io.BytesIO()
-    pillow.fromarray(canvas).save(buffer, format="JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _field(view: PixelView) -> str:

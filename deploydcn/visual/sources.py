@@ -98,3 +98,15 @@ class TorchSource(Source):
 
     def gradient(self, index: int, sites: Sequence[int]) -> list[np.ndarray]:
         return self._tap.gradient(index, sites)
+
+
+def watch(model: Any, inputs: Mapping[str, Any]) -> tuple[list[Layer], list[str]]:
+    """The deformable layers of a model on its inputs, by name, and notes on what could not be watched; no picture is made of anything.
+
+    Raises:
+        InvalidArgument: no input takes an image, or inputs do not fit.
+        InvalidModel, RuntimeFailure: the model cannot be read, or fails.
+    """
+    source = Source.of(model)
+    layers = source.watch({**source.example, **{name: as_array(value) for name, value in inputs.items()}})
+    return layers, source.notes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ class TorchTap:
         self.runner, self.tensors, self.image = runner, tensors, image
         self.notes: list[str] = []
         self.substitution = Substitution(runner.model)
-        self.installed: Callable[[], contextlib.AbstractContextManager[nn.Module]] = lambda: contextlib.nullcontext(runner.model)
+        self.installed: Callable[[], contextlib.AbstractContextManager[nn.Module]] | None = None  # replacements, if any are needed
         with deployed(runner.model):
             self.layers = self._record()
 
@@ -53,7 +54,7 @@ class TorchTap:
             with self.substitution.recording():
                 layers = self._watch()
         except (InvalidArgument, RuntimeFailure) as error:
-            self._prepare_without_kernels(error)
+            layers = self._watch_without_kernels(error)
         foreign = self.substitution.swaps or any(routine.call is not None for routine in self.substitution.routines)
         if not foreign:
             return layers
@@ -65,15 +66,18 @@ class TorchTap:
         self.installed = self.substitution.installed
         return self._watch()
 
-    def _prepare_without_kernels(self, error: Exception) -> None:
+    def _watch_without_kernels(self, error: Exception) -> list[Layer]:
         """Perhaps a compiled kernel is missing here: the replacements note what they receive."""
         for replacement in (self.substitution.without_kernels, self.substitution.without_originals):
             self.installed = replacement
             with contextlib.suppress(InvalidArgument, RuntimeFailure):
-                self._watch()
+                layers = self._watch()
                 self.notes.append("the model does not run on this machine by itself: shown with replacements for its kernels")
-                return
+                return layers
         raise error
+
+    def _model(self) -> contextlib.AbstractContextManager[nn.Module]:
+        return self.installed() if self.installed else contextlib.nullcontext(self.runner.model)
 
     def _call(self, module: nn.Module, tensors: Mapping[str, Tensor]) -> Any:
         args, kwargs = self.runner.signature.call_arguments(tensors)
@@ -85,7 +89,7 @@ class TorchTap:
 
     def _watch(self) -> list[Layer]:
         tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
-        with torch.no_grad(), self.installed() as module, _module_path(module) as path:
+        with torch.no_grad(), self._model() as module, _module_path(module) as path:
             recorder = _Recorder(tensors[self.image], path)
             with recorder:
                 self._call(module, tensors)
@@ -100,7 +104,7 @@ class TorchTap:
         """
         tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
         image = tensors[self.image].requires_grad_()
-        with deployed(self.runner.model), torch.enable_grad(), self.installed() as module:
+        with deployed(self.runner.model), torch.enable_grad(), self._model() as module, self._differentiable():
             catcher = _Catcher(index)
             try:
                 # Called on a copy: a model may change its input in place, which no leaf allows.
@@ -121,6 +125,20 @@ class TorchTap:
                 raise RuntimeFailure("gradients do not reach the image; the model detaches it")
             fields.append(gradient.abs().reshape(-1, *image.shape[-2:]).sum(0).double().numpy())
         return fields
+
+    @contextlib.contextmanager
+    def _differentiable(self) -> Iterator[None]:
+        """torch runs a Function's forward without gradients: what replaces one is called directly."""
+        routines = self.substitution.routines if self.installed else []
+        places = [(place, routine.takes_context) for routine in routines for place in routine.places]
+        kinds = {holder: context for (holder, name, _), context in places if name == "forward" and "apply" not in vars(holder)}
+        for kind, context in kinds.items():
+            kind.apply = staticmethod(partial(kind.forward, None) if context else kind.forward)
+        try:
+            yield
+        finally:
+            for kind in kinds:
+                del kind.apply
 
 
 # ------------------------------------------------------------------------------------------------- operators as calls
