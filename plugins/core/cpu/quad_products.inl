@@ -103,6 +103,7 @@ inline void multiply_quads(const Product<float>& product) {
 
 constexpr MatrixKernels<float> kQuadKernels = {
     112,
+    1,
     kQuadRow,
     kQuadRow,
     kQuadDepth,

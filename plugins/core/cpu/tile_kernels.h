@@ -81,13 +81,14 @@ struct Product {
 // One way to multiply samples by weights. What panels and packed weights look like, only its functions know.
 template <class F>
 struct MatrixKernels {
-  int64_t most_pixels;  // per panel: a multiple of every vector length, and of 14 rows
-  int64_t most_values;  // of one pixel in a panel
-  int64_t pixel_bytes;  // of a panel, for that many values
-  int depth_multiple;   // channels per block are a multiple of it
-  bool whole_blocks;    // products take all channels of a block: no two groups may share one
-  int vectors;          // of a row of accumulators; 0: one or two
-  bool finite_only;     // values that are not finite spoil more sums than they should
+  int64_t most_pixels;     // per panel: a multiple of every vector length, and of 14 rows
+  int64_t pixel_multiple;  // fewer take as long
+  int64_t most_values;     // of one pixel in a panel
+  int64_t pixel_bytes;     // of a panel, for that many values
+  int depth_multiple;      // channels per block are a multiple of it
+  bool whole_blocks;       // products take all channels of a block: no two groups may share one
+  int vectors;             // of a row of accumulators; 0: one or two
+  bool finite_only;        // values that are not finite spoil more sums than they should
 
   // Fills a panel from one channel block.
   void (*sample_bilinear)(const SampledBlock<F>& block, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,

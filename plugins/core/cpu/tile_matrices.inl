@@ -278,6 +278,7 @@ constexpr int64_t kMostValues = 576;  // nine taps of 64 channels
 template <Tiles kTiles>
 constexpr MatrixKernels<float> kTileKernels = {
     224,
+    kTileRows,
     kMostValues,
     kMostValues * kParts<kTiles> * 64 / kTileDepth<kTiles>,
     kTileDepth<kTiles>,

@@ -130,6 +130,7 @@ void multiply(const Product<F>& product) {
 template <class F, template <class> class Sample>
 constexpr MatrixKernels<F> kFused = {
     112,
+    1,
     kPanelRow<F>,
     kPanelRow<F> * static_cast<int64_t>(sizeof(F)),
     1,

@@ -16,20 +16,22 @@ namespace {
 constexpr int64_t kSmallestTile = 32;            // below this the matrix kernel starves
 constexpr int64_t kTileBytes = 512 * 1024;       // accumulators
 constexpr int64_t kNearBytes = 4 * 1024 * 1024;  // of weights that stay in the second-level cache
-constexpr int64_t kTapBytes = 4 * 1024 * 1024;
+constexpr int64_t kTapBytes = 2 * 1024 * 1024;
 
 int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 int64_t processors() { return std::max(1u, std::thread::hardware_concurrency()); }
 
-// Pixels per tile: as many as caches hold, fewer where that gives every processor a tile, equal among tiles.
-int64_t choose_tile(const ConvolutionShape& shape, int64_t most, int64_t accumulators, int64_t element_bytes,
-                    int lanes) {
+// Pixels per tile: as many as caches hold; where tiles are few, as many tiles for every processor.
+template <class F>
+int64_t choose_tile(const ConvolutionShape& shape, const MatrixKernels<F>& matrix, int64_t accumulators) {
+  constexpr int64_t bytes = sizeof(F), lanes = 64 / bytes, few = 8;  // tiles per processor
   const int64_t pixels = shape.out_pixels();
-  int64_t tile = std::min(most, kTileBytes / (accumulators * element_bytes));
-  tile = std::min(tile, kTapBytes / (shape.taps() * (4 * element_bytes + 4)));
-  tile = std::min(tile, std::max(kSmallestTile, shape.batch * pixels / processors()));
-  tile = std::max<int64_t>(tile / lanes * lanes, lanes);
-  return round_up(ceil_div(pixels, ceil_div(pixels, tile)), lanes);
+  int64_t most = std::min(matrix.most_pixels, kTileBytes / (accumulators * bytes));
+  most = std::max(std::min(most, kTapBytes / (shape.taps() * (4 * bytes + 4))) / lanes * lanes, lanes);
+  int64_t count = ceil_div(pixels, most);
+  const auto uneven = [&] { return shape.batch * count % processors() != 0; };
+  while (shape.batch * count < few * processors() && uneven() && ceil_div(pixels, count + 1) >= kSmallestTile) ++count;
+  return round_up(ceil_div(pixels, count), matrix.pixel_multiple);
 }
 
 template <class F>
@@ -47,8 +49,9 @@ class Convolution {
         row_(plan_.vectors * kernels_.lanes),
         far_weights_(static_cast<int64_t>(weights.packed_bytes()) > kNearBytes),
         accumulators_(shape.depthwise() ? plan_.block_width : shape.groups * plan_.columns * row_),
-        tile_(choose_tile(shape, matrix_.most_pixels, accumulators_, sizeof(F), kernels_.lanes)),
-        tiles_(ceil_div(shape.out_pixels(), tile_)),
+        step_(choose_tile(shape, matrix_, accumulators_)),
+        tiles_(ceil_div(shape.out_pixels(), step_)),
+        tile_(round_up(step_, kernels_.lanes)),
         image_(shape, plan_, arguments, context),
         bias_(context, arranged_bias_count(shape, plan_, row_)) {}
 
@@ -131,8 +134,8 @@ class Convolution {
     int64_t n, first, pixels;
   };
   Tile tile_at(int64_t index) const {
-    const int64_t first = index % tiles_ * tile_;
-    return {index / tiles_, first, std::min(tile_, shape_.out_pixels() - first)};
+    const int64_t first = index % tiles_ * step_;
+    return {index / tiles_, first, std::min(step_, shape_.out_pixels() - first)};
   }
 
   // One step of the product: a tap block of a channel block, for one tile.
@@ -380,7 +383,8 @@ class Convolution {
   const int64_t row_;  // elements per accumulator row
   const bool far_weights_;
   const int64_t accumulators_;  // per pixel
-  const int64_t tile_, tiles_;  // pixels per tile, tiles per image
+  const int64_t step_, tiles_;  // pixels per tile, tiles per image
+  const int64_t tile_;          // room for a tile's pixels: whole vectors
   BlockedImage<F> image_;
   ScratchBuffer<F> bias_;
   ArrangedStage<F> stage_;
