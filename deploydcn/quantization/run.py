@@ -33,6 +33,8 @@ from deploydcn.runners import Runner, load
 
 Item = TypeVar("Item")
 OLDEST_OPSET = 19
+LITTLE_DB = 15.0
+"""Signal to noise of an output, in decibels, below which a note says so: a sixth of it is noise."""
 PLAIN = (op_named("GroupedConv2d"), op_named("SeparableConv2d"))
 """Our operators that are convolutions of ONNX's in other words."""
 
@@ -75,6 +77,7 @@ def run(
         graph.save(model, temporary)
         check_model(temporary)
         agreement = _compare(reference, temporary, samples, [value.name or "" for value in model.graph.outputs], progress=progress)
+        notes += _doubts(agreement)
         size = sum(file.stat().st_size for file in temporary.parent.iterdir())
     return QuantizeReport(
         path=result,
@@ -157,6 +160,17 @@ def _compare(reference: Runner, path: Path, samples: Samples, names: Sequence[st
     except RuntimeFailure as error:
         raise ExportError(f"the 8-bit file does not run where its source does: {error}") from error
     return tuple(total.result() for total in sums.values())
+
+
+def _doubts(agreement: Sequence[OutputAgreement]) -> list[str]:
+    """Notes on outputs that have little left of the float32 file's."""
+    notes = [f"output {output.name!r} was not compared: {output.mismatch}" for output in agreement if output.mismatch]
+    return notes + [
+        f"output {output.name!r} keeps only {output.sqnr_db:.1f} dB of signal to noise; try another method, or exclude layers; where a "
+        "model chooses among candidates (TopK, NonMaxSuppression), rows may have changed places"
+        for output in agreement
+        if not output.mismatch and output.sqnr_db < LITTLE_DB
+    ]
 
 
 def _tracked(items: Iterable[Item], label: str, shown: bool) -> Iterable[Item]:

@@ -256,6 +256,18 @@ def test_an_activation_that_is_not_finite_is_named(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["float.onnx"]
 
 
+def test_an_output_with_little_left_has_a_note(tmp_path: Path) -> None:
+    """A sum that cancels: two parts of some hundreds, whose difference is about 1."""
+    rng = np.random.default_rng(0)
+    half = rng.standard_normal((1, 3, 1, 1)).astype(np.float32) * 300
+    nodes = [node("Concat", ["x", "x", "x", "x"], ["wide"], axis=1), node("Conv", ["wide", "w"], ["y"], name="conv")]
+    weight = np.concatenate([half, 0.5 - half, half, -half], axis=1).repeat(4, axis=0)
+    path = write(tmp_path / "float.onnx", nodes, {"x": (1, 3, 16, 18)}, ["y"], {"w": weight})
+    report = deploydcn.quantize(path, tmp_path / "int8.onnx", images(3))
+    assert report.agreement[0].sqnr_db < 15
+    assert any("output 'y' keeps" in note and "exclude layers" in note for note in report.notes)
+
+
 def test_a_weight_that_is_not_finite_is_named(tmp_path: Path) -> None:
     weight = np.ones((4, 3, 1, 1), np.float32)
     weight[1] = np.nan
