@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Files: written whole or not at all, and arrays read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from deploydcn.errors import InvalidArgument
 
@@ -67,3 +69,23 @@ def folder_on_success(path: str | os.PathLike[str], marker: str) -> Iterator[Pat
         scratch.replace(target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file.
+
+    Raises:
+        InvalidArgument: it does not exist, or is no such file.
+    """
+    if not path.is_file():
+        raise InvalidArgument(f"{path} does not exist; wanted an .npz file with one array per input")
+    try:
+        arrays = np.load(path, allow_pickle=False)
+        if isinstance(arrays, np.ndarray):
+            raise InvalidArgument(f"{path} holds one unnamed array; wanted an .npz file, as numpy.savez(path, x=...) writes")
+        with arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except InvalidArgument:
+        raise
+    except Exception as error:  # NumPy lets zip, zlib, tokenizer and value errors through
+        raise InvalidArgument(f"{path} is not a readable .npz file: {error}") from error

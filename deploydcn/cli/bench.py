@@ -24,8 +24,9 @@ from deploydcn.bench import (
     write_markdown,
     write_plot,
 )
-from deploydcn.cli.options import InputFile, Json, Seed, Shapes, console, parse_shapes, print_json, read_npz, table
+from deploydcn.cli.options import InputFile, Json, Seed, Shapes, console, parse_shapes, print_json, table
 from deploydcn.errors import InvalidArgument
+from deploydcn.files import read_npz
 from deploydcn.parity import random_inputs
 from deploydcn.runners import load
 

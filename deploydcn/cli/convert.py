@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from deploydcn.cli.options import InputFile, Json, Shapes, console, parse_shapes, print_json, read_npz, table
+from deploydcn.cli.options import InputFile, Json, Shapes, console, parse_shapes, print_json, table
 from deploydcn.export import TARGETS, convert
+from deploydcn.files import read_npz
 
 
 def command(

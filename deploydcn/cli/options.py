@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich import box
 from rich.console import Console
@@ -80,22 +79,6 @@ def parse_profiles(texts: Sequence[str] | None) -> list[dict[str, Range]] | None
             profile[name] = (smallest, optimal, largest)
         profiles.append(profile)
     return profiles or None
-
-
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file."""
-    if not path.is_file():
-        raise InvalidArgument(f"{path} does not exist; wanted an .npz file with one array per input")
-    try:
-        arrays = np.load(path, allow_pickle=False)
-        if isinstance(arrays, np.ndarray):
-            raise InvalidArgument(f"{path} holds one unnamed array; wanted an .npz file, as numpy.savez(path, x=...) writes")
-        with arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except InvalidArgument:
-        raise
-    except Exception as error:  # NumPy lets zip, zlib, tokenizer and value errors through
-        raise InvalidArgument(f"{path} is not a readable .npz file: {error}") from error
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -9,8 +9,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from deploydcn.cli.options import InputFile, Json, Seed, Shapes, console, parse_shapes, print_json, read_npz, table
-from deploydcn.files import replace_on_success
+from deploydcn.cli.options import InputFile, Json, Seed, Shapes, console, parse_shapes, print_json, table
+from deploydcn.files import read_npz, replace_on_success
 from deploydcn.parity import random_inputs
 from deploydcn.runners import BACKENDS, load
 

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from deploydcn.cli.options import InputFile, Json, Seed, Shapes, console, parse_shapes, print_json, read_npz, table
+from deploydcn.cli.options import InputFile, Json, Seed, Shapes, console, parse_shapes, print_json, table
 from deploydcn.errors import InvalidArgument
+from deploydcn.files import read_npz
 from deploydcn.parity import Location, ParityReport, write_repro
 from deploydcn.parity.verify import verify
 

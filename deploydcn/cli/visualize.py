@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from deploydcn.cli.options import InputFile, Json, console, print_json, read_npz, table
+from deploydcn.cli.options import InputFile, Json, console, print_json, table
 from deploydcn.errors import InvalidArgument
+from deploydcn.files import read_npz
 from deploydcn.visual import VisualReport, visualize
 
 

@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from deploydcn.errors import InvalidArgument
+from deploydcn.files import read_npz
 from deploydcn.runners import TensorInfo
 from deploydcn.vision import letterbox, read_image, stretch
 
@@ -29,14 +30,14 @@ class ImageOptions:
     std: Sequence[float] = (1.0,)
 
 
-class Samples:
-    """Inputs by name, one run of the model at a time."""
+class Samples(Protocol):
+    """Inputs by name, one run of the model at a time; as often as one likes."""
 
     def __len__(self) -> int:
-        raise NotImplementedError
+        """Runs of the model."""
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        raise NotImplementedError
+        """The inputs of each."""
 
 
 def samples_of(source: Any, infos: Sequence[TensorInfo], images: ImageOptions, limit: int | None) -> Samples:
@@ -54,9 +55,11 @@ def samples_of(source: Any, infos: Sequence[TensorInfo], images: ImageOptions, l
         raise InvalidArgument(f"limit is {limit}; wanted at least 1")
     if isinstance(source, str | os.PathLike):
         path = Path(source)
+        if not path.exists():
+            raise InvalidArgument(f"{path} does not exist; wanted a folder of images, or an .npz file with one array per input")
         if path.is_dir():
             return _Images(path, infos, images, limit)
-        source = _read_npz(path)
+        source = read_npz(path)
     if isinstance(source, Mapping):
         return _Runs(_split(source, infos), limit)
     if isinstance(source, Sequence) and source and all(isinstance(item, Mapping) for item in source):
@@ -64,7 +67,7 @@ def samples_of(source: Any, infos: Sequence[TensorInfo], images: ImageOptions, l
     raise InvalidArgument(f"calibration data is {type(source).__name__}; wanted a folder, an .npz file, arrays by name, or a list of these")
 
 
-class _Runs(Samples):
+class _Runs:
     def __init__(self, runs: Sequence[dict[str, np.ndarray]], limit: int | None) -> None:
         self.runs = runs[:limit]
 
@@ -73,16 +76,6 @@ class _Runs(Samples):
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         return iter(self.runs)
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise InvalidArgument(f"{path} does not exist; wanted a folder of images, or an .npz file with one array per input")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except Exception as error:  # NumPy lets zip, zlib, tokenizer and value errors through; a .npy file is no context manager
-        raise InvalidArgument(f"{path} is not a readable .npz file, as numpy.savez(path, x=...) writes: {error}") from error
 
 
 def _split(arrays: Mapping[str, Any], infos: Sequence[TensorInfo]) -> list[dict[str, np.ndarray]]:
@@ -114,7 +107,7 @@ def _split(arrays: Mapping[str, Any], infos: Sequence[TensorInfo]) -> list[dict[
     return [dict(zip(parts, items, strict=True)) for items in zip(*parts.values(), strict=True)]
 
 
-class _Images(Samples):
+class _Images:
     def __init__(self, folder: Path, infos: Sequence[TensorInfo], options: ImageOptions, limit: int | None) -> None:
         found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES and path.is_file())
         if not found:

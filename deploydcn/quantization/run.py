@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
+from rich.console import Console
 from rich.progress import track
 
 from deploydcn.errors import ExportError, InvalidArgument, RuntimeFailure
@@ -174,4 +175,4 @@ def _doubts(agreement: Sequence[OutputAgreement]) -> list[str]:
 
 
 def _tracked(items: Iterable[Item], label: str, shown: bool) -> Iterable[Item]:
-    return track(items, label, transient=True) if shown else items
+    return track(items, label, transient=True, console=Console(stderr=True)) if shown else items

@@ -83,8 +83,7 @@ def _excluded(nodes: Sequence[ir.Node], patterns: Sequence[str]) -> set[ir.Node]
     found: set[ir.Node] = set()
     for pattern in patterns:
         # What was one node in the source may be several: layer1 is layer1/Conv_0 and layer1/Relu_1.
-        matching = {node for node in nodes if fnmatchcase(node_name(node), pattern) or node_name(node).startswith((pattern + "/",))}
-        matching |= {node for node in nodes if node_name(node) == pattern}  # a name may hold a pattern's characters
+        matching = {node for node in nodes if fnmatchcase(node_name(node), pattern) or f"{node_name(node)}/".startswith(f"{pattern}/")}
         if not matching:
             layers = [node_name(node) for node in nodes if (node.domain, node.op_type) in LAYERS]
             raise InvalidArgument(

@@ -51,10 +51,14 @@ def source(
 ) -> Path:
     """x -> Q -> DQ -> DeformConv -> activation -> Q -> DQ -> y, as quantizers write it."""
     fixed = dict(values)
+
+    def parameters(name: str) -> list[str]:
+        return [item for item in (f"{name}_scale", f"{name}_zero") if item in values]
+
     nodes = [
-        node("QuantizeLinear", ["x", "x_scale", "x_zero"], ["x8"]),
-        node("DequantizeLinear", ["x8", "x_scale", "x_zero"], ["xr"]),
-        node("DequantizeLinear", ["w8", "w_scale", *(["w_zero"] if "w_zero" in values else [])], ["wr"], axis=axis),
+        node("QuantizeLinear", ["x", *parameters("x")], ["x8"]),
+        node("DequantizeLinear", ["x8", *parameters("x")], ["xr"]),
+        node("DequantizeLinear", ["w8", *parameters("w")], ["wr"], axis=axis),
     ]
     if bias == "dequantized":
         fixed["b_scale"] = np.float32(0.03) * values["w_scale"]
@@ -70,8 +74,8 @@ def source(
     elif result:
         nodes += [node("Sigmoid", ["conv"], ["gate"]), node("Mul", ["conv", "gate"], ["active"])]
     nodes += [
-        node("QuantizeLinear", ["active" if result else "conv", "y_scale", "y_zero"], ["y8"]),
-        node("DequantizeLinear", ["y8", "y_scale", "y_zero"], ["y"]),
+        node("QuantizeLinear", ["active" if result else "conv", *parameters("y")], ["y8"]),
+        node("DequantizeLinear", ["y8", *parameters("y")], ["y"]),
         *inner,
     ]
     used = {name for item in nodes for name in item.input}
@@ -101,6 +105,7 @@ FORMS: dict[str, dict[str, Any]] = {
         "values": {**constants(), "w_scale": np.array(0.0015, np.float32), "w_zero": np.array(0, np.int8)},
         "bias": "float",
     },
+    "no_result_zero_point": {"values": {name: value for name, value in constants().items() if name != "y_zero"}, "activation": "relu"},
     "no_weight_zero_point": {"values": {name: value for name, value in constants().items() if name != "w_zero"}},
 }
 
