@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from rich.progress import track
+from rich.progress import Progress, track
 
 from deploydcn.parity.compare import OutputComparison, compare_arrays
 from deploydcn.parity.location import Evidence, Finding, LayerComparison, Location, Verdict
@@ -75,7 +75,7 @@ def locate(
             "outputs only", "no tensor but outputs could be matched: the two models share no names, modules or structure", label
         )
     chunks = list(search.chunks(list(search.matches)))
-    if failed and runs and len(chunks) > MANY_CHUNKS and (quick := _narrowed(search, label)) is not None:
+    if failed and runs and len(chunks) > MANY_CHUNKS and (quick := _narrowed(search, label, progress)) is not None:
         return quick
     layers = []
     for chunk in track(chunks, "comparing layers", disable=not progress):
@@ -86,7 +86,7 @@ def locate(
     if not failed:
         return _result(search, layers, label, "agree", f"the outputs agree; {largest}")
     if search.healed:
-        return _unobserved(search, layers, label)
+        return _unobserved(search, layers, label, progress)
     first = first_jump(search, layers)
     if first is not None:
         return _found(search, layers, first, label)
@@ -139,10 +139,10 @@ def _found(search: Search, layers: Sequence[LayerComparison], layer: LayerCompar
     return _result(search, layers, label, "layer", explanation, finding)
 
 
-def _unobserved(search: Search, layers: Sequence[LayerComparison], label: str) -> Location:
+def _unobserved(search: Search, layers: Sequence[LayerComparison], label: str, progress: bool) -> Location:
     """The outputs agree once tensors inside are outputs too: observe one at a time."""
     calm = {layer.name: max(layer.limit, 10 * layer.accumulated_error) for layer in layers}
-    bad, error, healing = bisect(search, calm)
+    bad, error, healing = bisect(search, calm, progress=progress)
     inside: set[str] = set()
     border: dict[str, None] = {}
     pending = search.feeding(bad)
@@ -175,28 +175,31 @@ def _unobserved(search: Search, layers: Sequence[LayerComparison], label: str) -
     return _result(search, layers, label, "unobserved", explanation, _finding(search, layer, known, evidence))
 
 
-def bisect(search: Search, limits: Mapping[str, float]) -> tuple[str, OutputComparison, dict[str, bool]]:
+def bisect(search: Search, limits: Mapping[str, float], *, progress: bool = False) -> tuple[str, OutputComparison, dict[str, bool]]:
     """The first tensor whose accumulated error exceeds its limit, by observing one at a time. Its comparison, and for every tensor that
     was observed whether the outputs agreed then. What a good tensor depends on counts as good."""
     order = list(search.matches)
     healing: dict[str, bool] = {}
     errors = {name: search.probe(name)[0] for name in search.outputs}
     bad = max(search.outputs, key=lambda name: errors[name].worst_channel)
-    suspects = search.upstream(bad)
-    while suspects:
-        ranked = sorted(suspects, key=order.index)
-        middle = ranked[len(ranked) // 2]
-        errors[middle], healing[middle] = search.probe(middle)
-        if errors[middle].worst_channel > limits[middle]:
-            bad, suspects = middle, suspects & search.upstream(middle)
-        else:
-            suspects -= {middle, *search.upstream(middle)}
+    open_questions = search.upstream(bad)
+    with Progress(disable=not progress) as bar:
+        task = bar.add_task("bisecting", total=len(open_questions))
+        while open_questions:
+            ranked = sorted(open_questions, key=order.index)
+            middle = ranked[len(ranked) // 2]
+            errors[middle], healing[middle] = search.probe(middle)
+            if errors[middle].worst_channel > limits[middle]:
+                bad, open_questions = middle, open_questions & search.upstream(middle)
+            else:
+                open_questions -= {middle, *search.upstream(middle)}
+            bar.advance(task, len(ranked) - len(open_questions))
     return bad, errors[bad], healing
 
 
-def _narrowed(search: Search, label: str) -> Location | None:
+def _narrowed(search: Search, label: str, progress: bool) -> Location | None:
     """Bisection by accumulated errors, then local errors where it ends; None where that does not settle it."""
-    bad, _, healing = bisect(search, dict.fromkeys(search.matches, search.tolerance))
+    bad, _, healing = bisect(search, dict.fromkeys(search.matches, search.tolerance), progress=progress)
     if any(healing.values()):
         return None
     order = list(search.matches)

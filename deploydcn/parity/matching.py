@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from deploydcn.parity.taps import Tap, Taps
@@ -33,10 +33,11 @@ def match(reference: Taps, candidate: Taps) -> tuple[Match, ...]:
     for name, tap in reference.taps.items():
         if name in candidate.taps and _may_be_one(tap, candidate.taps[name]):
             pairs.add(name, name, "name")
-    theirs_by_path = candidate.module_outputs()
-    for path, outputs in reference.module_outputs().items():
+    ours_by_path, theirs_by_path = reference.module_outputs(), candidate.module_outputs()
+    norms = _folded(reference.taps, theirs_by_path), _folded(candidate.taps, ours_by_path)
+    for path, outputs in ours_by_path.items():
         for name, other in _same_module(pairs, outputs, theirs_by_path.get(path, [])):
-            pairs.add(name, other, "module")
+            pairs.add(norms[0].get(name, name), norms[1].get(other, other), "module")
     for name, other in _alike(pairs):
         pairs.add(name, other, "topology")
     return pairs.in_order()
@@ -67,6 +68,12 @@ def _may_be_one(ours: Tap, theirs: Tap) -> bool:
     if ours.path and theirs.path:
         return ours.path == theirs.path
     return ours.kind == theirs.kind or ours.shape is None or theirs.shape is None or ours.shape == theirs.shape
+
+
+def _folded(taps: Mapping[str, Tap], others: Collection[str]) -> dict[str, str]:
+    """Outputs of convolutions -> those of the norms after them that the other side has no trace of: its convolution took the norm in."""
+    norms = [tap for tap in taps.values() if "BatchNorm" in tap.kind and tap.path and tap.path not in others]
+    return {tap.sources[0]: tap.name for tap in norms if len(tap.sources) == 1}
 
 
 def _same_module(pairs: _Pairs, ours: Sequence[str], theirs: Sequence[str]) -> Iterable[tuple[str, str]]:

@@ -6,7 +6,6 @@ import ast
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import onnx
@@ -55,10 +54,8 @@ class OnnxGraph:
 
     @cached_property
     def values(self) -> tuple[str, ...]:
-        """What nodes compute from the inputs, in order; sequences and optionals left out."""
-        known = {value.name: value.type for value in self.model.graph.value_info}
-        tensors = [name for node in self.nodes for name in node.output if name in self.dynamic]
-        return tuple(name for name in tensors if name not in known or known[name].WhichOneof("value") in (None, "tensor_type"))
+        """What nodes compute from the inputs, in order."""
+        return tuple(name for node in self.nodes for name in node.output if name in self.dynamic)
 
     def sources(self, name: str) -> tuple[str, ...]:
         """What the node of a value reads that depends on the inputs."""
@@ -88,9 +85,9 @@ class OnnxGraph:
         scopes: list[tuple[Path, Path] | None] = []
         for node in self.nodes:
             metadata = {entry.key: entry.value for entry in node.metadata_props}
-            start = _path(metadata.get(NAME_SCOPES))
-            end = _path(metadata.get(OUTPUT_SCOPES))
-            scopes.append(None if start is None else (start, start if end is None else end))
+            start = _path(metadata[NAME_SCOPES]) if NAME_SCOPES in metadata else _path_in_name(node.name)
+            end = _path(metadata[OUTPUT_SCOPES]) if OUTPUT_SCOPES in metadata else start
+            scopes.append(None if start is None or end is None else (start, end))
         missing = [index for index, scope in enumerate(scopes) if scope is None]
         found = True
         while found:  # a chain of such nodes is filled in from its ends
@@ -164,8 +161,8 @@ class OnnxGraph:
         """Whether a runtime needs deploydcn's library."""
         return any(node.domain == DOMAIN for node in self.nodes)
 
-    def shapes(self, feeds: Mapping[str, np.ndarray]) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-        """Sizes and types of the values, as far as shape inference tells for inputs of these shapes."""
+    def types(self, feeds: Mapping[str, np.ndarray]) -> dict[str, onnx.TypeProto]:
+        """Types and sizes of the values, as far as shape inference tells for inputs of these shapes."""
         register_schemas()
         graph = self.model.graph
         light = onnx.GraphProto(name="shapes", node=graph.node, output=[onnx.ValueInfoProto(name=name) for name in self.outputs])
@@ -178,15 +175,9 @@ class OnnxGraph:
         try:
             with unchecked_inference():
                 inferred = onnx.shape_inference.infer_shapes(self._with_graph(light), data_prop=True)
-        except Exception:  # several C++ classes: shapes only help to plan, and a model need not be valid ONNX to be run
-            return {}
-        shapes = {}
-        for value in (*inferred.graph.value_info, *inferred.graph.output):
-            tensor = value.type.tensor_type
-            if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim):
-                sizes = tuple(dim.dim_value for dim in tensor.shape.dim)
-                shapes[value.name] = sizes, helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-        return shapes
+        except Exception:  # several C++ classes: types only help to plan, and a model need not be valid ONNX to be run
+            return {value.name: value.type for value in graph.value_info}
+        return {value.name: value.type for value in (*inferred.graph.value_info, *inferred.graph.output)}
 
 
 def operator_type(node: onnx.NodeProto) -> str:
@@ -214,15 +205,24 @@ def _reads(node: onnx.NodeProto) -> Iterator[str]:
             yield from (name for name in wanted if name not in own)
 
 
-def _path(text: str | None) -> Path | None:
-    """The record of a node as modules; None where there is none."""
-    if text is None:
-        return None
+def _path(text: str) -> Path | None:
+    """The record of a node as modules; None where it cannot be read."""
     try:
         scopes = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return None
     return tuple(scope for scope in scopes[:-1] if scope and not scope.startswith("_empty_nn_module_stack"))
+
+
+def _path_in_name(name: str) -> Path | None:
+    """The modules in a node's name as torch.onnx's older exporter writes them: "/layer1/layer1.0/conv1/Conv"."""
+    parts = name.split("/")
+    if parts[0] or len(parts) < 3:
+        return None
+    path: list[str] = []
+    for part in parts[1:-1]:
+        path.append(part if not path or part.startswith(f"{path[-1]}.") else f"{path[-1]}.{part}")
+    return tuple(path)
 
 
 def _common(paths: Sequence[Path]) -> Path:

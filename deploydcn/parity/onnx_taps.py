@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import onnx
 
 from deploydcn.parity.onnx_graph import OnnxGraph, operator_type, recomputed_name
-from deploydcn.parity.taps import Arrays, OnnxPart, OnnxRunner, Operator, Tap
+from deploydcn.parity.taps import Arrays, OnnxPart, OnnxRunner, Operator, Tap, nearest
 
 LONGEST_ATTRIBUTE = 64
 """Elements beyond which an attribute is told by its size only."""
@@ -28,12 +29,17 @@ class OnnxTaps:
         return {name: name for name in self.graph.outputs if name in self.taps}
 
     def module_outputs(self) -> Mapping[str, list[str]]:
-        return self.graph.module_outputs
+        found = {path: [name for name in names if name in self.taps] for path, names in self.graph.module_outputs.items()}
+        return {path: names for path, names in found.items() if names}
 
     @cached_property
     def taps(self) -> Mapping[str, Tap]:
-        graph, shapes = self.graph, self.graph.shapes(self.feeds)
-        return {name: Tap(name, graph.path(name), graph.sources(name), graph.kind(name), *shapes.get(name, ())) for name in graph.values}
+        types, graph = self.graph.types(self.feeds), self.graph
+        every = {
+            name: Tap(name, graph.path(name), graph.sources(name), graph.kind(name), *_described(types.get(name))) for name in graph.values
+        }
+        seen = {name: tap for name, tap in every.items() if _is_observable(types.get(name))}
+        return {name: replace(tap, sources=nearest(every, name, seen.__contains__)) for name, tap in seen.items()}
 
     def observe(self, names: Iterable[str]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """See Taps.observe."""
@@ -75,6 +81,30 @@ class OnnxTaps:
         attributes = {attribute.name: _attribute(attribute) for attribute in node.attribute}
         parameters = tuple(name for name in node.input if name in self.graph.weights)
         return Operator(node.name or node.output[0], operator_type(node), self.graph.node_path(index), attributes, parameters)
+
+
+def _is_observable(kind: onnx.TypeProto | None) -> bool:
+    """Whether ONNX Runtime hands values of this type to NumPy: tensors of its own types, so neither bfloat16 nor sequences."""
+    if kind is None or kind.WhichOneof("value") is None:
+        return True
+    if kind.WhichOneof("value") != "tensor_type":
+        return False
+    dtype = _dtype(kind)
+    return dtype is None or dtype.kind in "fiubc"
+
+
+def _described(kind: onnx.TypeProto | None) -> tuple[tuple[int, ...] | None, np.dtype[Any] | None]:
+    """Shape and type, as far as they are known."""
+    if kind is None or kind.WhichOneof("value") != "tensor_type":
+        return None, None
+    tensor = kind.tensor_type
+    known = tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim)
+    return tuple(dim.dim_value for dim in tensor.shape.dim) if known else None, _dtype(kind)
+
+
+def _dtype(kind: onnx.TypeProto) -> np.dtype[Any] | None:
+    code = kind.tensor_type.elem_type
+    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(code)) if code else None
 
 
 def _attribute(attribute: onnx.AttributeProto) -> Any:

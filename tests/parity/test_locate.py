@@ -112,10 +112,10 @@ def test_names_that_mean_other_layers_are_not_believed() -> None:
 @pytest.mark.parametrize("limit", [1 << 30, 8000, 1])
 def test_memory_is_bounded_by_chunks(limit: int) -> None:
     """A tensor here has 1 KiB. Where not even one layer fits, layers go one by one."""
-    good = residual_network(20)
-    report = deploydcn.verify(good, change_weight(good, "w13", 1.01), locate=True, memory_limit=limit)
+    good = residual_network(12)
+    report = deploydcn.verify(good, change_weight(good, "w7", 1.01), locate=True, memory_limit=limit)
     location = located(report)
-    assert steps(location) == ["conv13"]
+    assert steps(location) == ["conv7"]
     one_layer = 4 * 1024  # an addition: two tensors that feed it, itself, and the candidate's
     assert 0 < location.peak_bytes <= max(limit, one_layer)
     assert (location.peak_bytes > 8000) == (limit > 8000)
@@ -175,6 +175,27 @@ def test_a_model_that_does_not_run_is_located_too() -> None:
     assert location.finding is not None
     assert "shape [1, 4, 4, 4], wanted [1, 4, 8, 8]" in location.explanation
     assert "conv3: strides is [2, 2], in the reference None" in location.finding.differences
+
+
+def test_values_that_numpy_has_no_type_for_are_looked_through() -> None:
+    """bfloat16 and sequences inside: the layer that is found begins before them."""
+    good = residual_network(4)
+    at = list(good.graph.node).index(node_named(good, "conv2"))
+    steps_between = [
+        helper.make_node("Cast", ["add1_out"], ["narrow"], name="narrow", to=onnx.TensorProto.BFLOAT16),
+        helper.make_node("Cast", ["narrow"], ["wide"], name="wide", to=onnx.TensorProto.FLOAT),
+        helper.make_node("SplitToSequence", ["wide"], ["pieces"], name="pieces", axis=1),
+        helper.make_node("ConcatFromSequence", ["pieces"], ["whole"], name="whole", axis=1),
+    ]
+    for node in reversed(steps_between):
+        good.graph.node.insert(at, node)
+    node_named(good, "conv2").input[0] = "whole"
+    bad = onnx.ModelProto()
+    bad.CopyFrom(good)
+    node_named(bad, "pieces").attribute[0].i = 2
+    node_named(bad, "pieces").attribute.append(helper.make_attribute("keepdims", 1))
+    location = located(deploydcn.verify(good, bad, locate=True, dtype="bfloat16"))
+    assert steps(location) == ["pieces", "whole"]
 
 
 def test_runners_that_show_outputs_only_are_named() -> None:

@@ -21,7 +21,7 @@ from deploydcn.parity import Location, write_repro  # noqa: E402
 from deploydcn.parity.taps import taps_of  # noqa: E402
 from tests.parity.plants import Plant, channels, planted  # noqa: E402
 
-pytestmark = [pytest.mark.backend("ort"), pytest.mark.backend("torch")]
+pytestmark = [pytest.mark.slow, pytest.mark.backend("ort"), pytest.mark.backend("torch")]
 
 
 class Block(nn.Module):
@@ -157,6 +157,36 @@ def test_code_of_a_module_itself_is_located(exported: onnx.ModelProto) -> None:
     assert finding is not None
     assert finding.layer.path == "blocks.1"
     assert finding.layer.name == "blocks.1[0]"
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.Sequential(*(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.SiLU()) for _ in range(3)))
+        self.head = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.stages(x))
+
+
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_files_of_pytorchs_own_exporters(tmp_path: Path, dynamo: bool) -> None:
+    """The older one writes module paths into node names, and folds norms into convolutions that keep their name."""
+    torch.manual_seed(0)
+    model, image = Plain().eval(), torch.randn(1, 4, 9, 9)
+    for stage in model.stages:
+        stage[1].running_mean.uniform_(-0.5, 0.5)
+    path = tmp_path / "plain.onnx"
+    torch.onnx.export(model, (image,), path, dynamo=dynamo, opset_version=18)
+    report = deploydcn.verify((model, image), str(path), locate=True)
+    assert report.passed
+    assert report.location is not None
+    assert {"stages.0.1", "stages.1.1", "stages.2.1"} <= {layer.reference for layer in report.location.layers}
+    assert max(layer.accumulated_error for layer in report.location.layers) < 1e-5
+    model.stages[1][1].eps = 0.05
+    finding = located((model, image), str(path)).finding
+    assert finding is not None
+    assert finding.layer.reference == "stages.1.1"
 
 
 def run(folder: Path) -> subprocess.CompletedProcess[str]:
