@@ -31,7 +31,7 @@ class TorchTaps:
 
     def __init__(self, runner: TorchRunner, feeds: Arrays) -> None:
         self.runner = runner
-        self.feeds = {name: torch.from_numpy(np.array(array)) for name, array in feeds.items()}
+        self.feeds = {name: torch.from_numpy(np.array(array)).to(runner.device) for name, array in feeds.items()}
         self.modules = dict(runner.model.named_modules(remove_duplicate=False))
 
     @cached_property

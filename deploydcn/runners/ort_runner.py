@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ from deploydcn.libraries import register_ort_ops
 from deploydcn.runners.base import Inputs, TensorInfo, arrays_for
 
 _DTYPES = {"float": "float32", "double": "float64"}
+
+LARGEST_MESSAGE = 1_800_000_000
+"""Bytes of weights that a model in memory may have: a protobuf message holds at most 2 GiB."""
 
 
 class OrtRunner:
@@ -79,6 +83,12 @@ class OrtRunner:
 
     def reopen(self, model: onnx.ModelProto) -> OrtRunner:
         """A runner with the same options for an edited copy of `onnx_model`, or a part of it."""
+        if self.weights_folder is not None and _external_bytes(model) < LARGEST_MESSAGE:
+            # Older runtimes look for the weights of a model in memory in the working directory only.
+            whole = onnx.ModelProto()
+            whole.CopyFrom(model)
+            onnx.load_external_data_for_model(whole, str(self.weights_folder))
+            model = whole
         other = copy.copy(self)
         other._open(*_source(model))
         return other
@@ -108,6 +118,12 @@ def _source(model: str | os.PathLike[str] | onnx.ModelProto | bytes) -> tuple[st
         state = "is a folder" if path.is_dir() else "does not exist"
         raise InvalidModel(f"{path} {state}; wanted an ONNX file")
     return str(path), path.name
+
+
+def _external_bytes(model: onnx.ModelProto) -> int:
+    """Of the weights that lie in other files, as their types and sizes tell."""
+    tensors = [tensor for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    return sum(math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize for tensor in tensors)
 
 
 def _load_error(label: str, error: Exception) -> InvalidModel | RuntimeFailure:

@@ -44,7 +44,7 @@ class TorchRunner:
         self.signature = CallSignature.of(self.model, example_args, example_kwargs or {})
         self.name = f"torch {torch.__version__} ({type(self.model).__name__})"
         self.inputs = tuple(_info(name, tensor, free=True) for name, tensor in self.signature.tensors().items())
-        self._device = torch.device(device)
+        self.device = torch.device(device)
         self._outputs: tuple[TensorInfo, ...] | None = None
 
     @classmethod
@@ -70,7 +70,7 @@ class TorchRunner:
     def run(self, inputs: Inputs) -> dict[str, np.ndarray]:
         """See Runner.run."""
         arrays = arrays_for(self.inputs, inputs)
-        tensors = {name: torch.from_numpy(array.copy()).to(self._device) for name, array in arrays.items()}
+        tensors = {name: torch.from_numpy(array.copy()).to(self.device) for name, array in arrays.items()}
         return {name: as_array(tensor) for name, tensor in self.call(tensors).items()}
 
     def call(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -104,8 +104,12 @@ def test_recomputing_all_from_themselves_changes_nothing() -> None:
     assert all(np.array_equal(values[name], again[name]) for name in values)
 
 
-def test_exported_modules_agree_one_by_one(exported: onnx.ModelProto) -> None:
-    report = deploydcn.verify(network(), exported, locate=True)
+@pytest.mark.parametrize("target", ["ort", "standard", "portable"])
+def test_exported_modules_agree_one_by_one(exported: onnx.ModelProto, target: str, tmp_path: Path) -> None:
+    """Norms and activations are in the convolution's node, or beside it, or everything is in pieces: a module's output is known in each."""
+    onnx.save(exported, str(tmp_path / "source.onnx"))
+    deploydcn.convert(tmp_path / "source.onnx", tmp_path / "net.onnx", target=target, check=False)
+    report = deploydcn.verify(network(), tmp_path / "net.onnx", locate=True)
     assert report.passed
     assert report.location is not None
     assert report.location.verdict == "agree"
