@@ -24,8 +24,8 @@ NOISE_FACTOR = 16
 DOUBT = 0.2
 """One layer rounds less than a network: where none exceeds the tolerance by itself, the worst beyond this part of it is blamed."""
 
-CERTAIN = 0.1
-"""A local error of a tenth of a channel's scale is a jump however noisy the other layers are."""
+CERTAIN = 0.3
+"""A local error of this part of a channel's scale is a jump however noisy the other layers are."""
 
 MANY_CHUNKS = 8
 """Beyond that many chunks, bisection by accumulated errors says where to look first."""
@@ -109,9 +109,15 @@ def suspects(search: Search, layers: Sequence[LayerComparison]) -> list[LayerCom
 
 
 def first_jump(search: Search, layers: Sequence[LayerComparison]) -> LayerComparison | None:
-    """The first suspect that, fed with the reference's tensors, gives others than rounding explains. Between a layer's limit and DOUBT of
-    it the worst counts, not the first."""
-    reached = suspects(search, layers)
+    """The first suspect that, fed with the reference's tensors, gives others than rounding explains, and than what comes in explains:
+    coarse numbers err everywhere, and no layer is the first. Between a layer's limit and DOUBT of it the worst counts, not the first."""
+    errors = {layer.name: layer.accumulated_error for layer in layers}
+    finite = {name: error for name, error in errors.items() if error < math.inf}
+    reached = [
+        layer
+        for layer in suspects(search, layers)
+        if layer.local_error > max((finite.get(source, 0.0) for source in layer.sources), default=0.0)
+    ]
     first = next((layer for layer in reached if _jumps(layer, layers, 1)), None)
     doubtful = [layer for layer in reached if _jumps(layer, layers, DOUBT)]
     return first or max(doubtful, key=lambda layer: layer.local_error / layer.limit, default=None)

@@ -136,6 +136,28 @@ def test_small_differences_everywhere_add_up_and_no_layer_is_blamed() -> None:
     assert growth[-1] > 3 * growth[0]
 
 
+def test_coarse_numbers_everywhere_are_nobodys_fault() -> None:
+    """As of an 8-bit model: every activation is rounded to a grid, some more than others; a real fault among them still is one."""
+    good = residual_network(12)
+    coarse = onnx.ModelProto()
+    coarse.CopyFrom(good)
+    for index in range(12):
+        coarse.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.05 if index % 3 else 0.08), f"step{index}"))
+        coarse.graph.initializer.append(onnx.numpy_helper.from_array(np.uint8(0), f"zero{index}"))
+        at = list(coarse.graph.node).index(node_named(coarse, f"relu{index}"))
+        coarse.graph.node[at].output[0] = f"fine{index}"
+        scale = [f"step{index}", f"zero{index}"]
+        quantize = helper.make_node("QuantizeLinear", [f"fine{index}", *scale], [f"grid{index}"], name=f"quantize{index}")
+        coarse.graph.node.insert(at + 1, quantize)
+        back = helper.make_node("DequantizeLinear", [f"grid{index}", *scale], [f"relu{index}_out"], name=f"dequantize{index}")
+        coarse.graph.node.insert(at + 2, back)
+    report = deploydcn.verify(good, coarse, locate=True)
+    assert not report.passed
+    assert located(report).verdict == "accumulated"
+    location = located(deploydcn.verify(good, change_weight(coarse, "w5", -1), locate=True))
+    assert steps(location) == ["conv5"]
+
+
 @pytest.mark.parametrize("faulty", ["conv0", "conv3", "conv4", "conv11"])
 def test_a_fault_that_vanishes_when_observed_is_found_by_bisection(faulty: str) -> None:
     good = residual_network(12)
