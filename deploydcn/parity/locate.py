@@ -75,7 +75,8 @@ def locate(
             "outputs only", "no tensor but outputs could be matched: the two models share no names, modules or structure", label
         )
     chunks = list(search.chunks(list(search.matches)))
-    if failed and runs and len(chunks) > MANY_CHUNKS and (quick := _narrowed(search, label, progress)) is not None:
+    bisected = failed and runs and search.outputs and len(chunks) > MANY_CHUNKS
+    if bisected and (quick := _narrowed(search, label, progress)) is not None:
         return quick
     layers = []
     for chunk in track(chunks, "comparing layers", disable=not progress):
@@ -85,7 +86,7 @@ def locate(
     largest = f"the largest local error is {top.local_error:.2g} at {_title(top)} (rounding explains {top.limit:.2g})"
     if not failed:
         return _result(search, layers, label, "agree", f"the outputs agree; {largest}")
-    if search.healed:
+    if search.healed and search.outputs:
         return _unobserved(search, layers, label, progress)
     first = first_jump(search, layers)
     if first is not None:
@@ -251,7 +252,7 @@ def _title(layer: LayerComparison) -> str:
     """ "layer1.0.conv2: node_Conv_7 (Conv)"."""
     steps = ", ".join(map(str, layer.operators[-3:])) or layer.name
     more = len(layer.operators) - 3
-    return f"{layer.path or layer.name}: {steps}{f' and {more} steps before' if more > 0 else ''}"
+    return f"{layer.path or layer.name}: {steps}{f' after {more} more' if more > 0 else ''}"
 
 
 def _result(

@@ -245,6 +245,31 @@ def test_models_with_nothing_in_common_are_said_to_have_nothing_in_common() -> N
     assert "share no names, modules or structure" in location.explanation
 
 
+def test_outputs_of_different_lengths_are_located() -> None:
+    """A list of places whose length depends on the numbers, as of a detector's boxes."""
+
+    def places(threshold: float) -> onnx.ModelProto:
+        ends = [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (1, 4, 8, 8))]
+        ends.append(helper.make_tensor_value_info("places", onnx.TensorProto.INT64, (4, "count")))
+        nodes = [
+            helper.make_node("Tanh", ["x"], ["scores"], name="scores"),
+            helper.make_node("Greater", ["scores", "threshold"], ["chosen"], name="choose"),
+            helper.make_node("NonZero", ["chosen"], ["places"], name="list"),
+        ]
+        constant = onnx.numpy_helper.from_array(np.float32(threshold), "threshold")
+        graph = helper.make_graph(nodes, "places", ends[:1], ends[1:], [constant])
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+    report = deploydcn.verify(places(0.5), places(0.4), locate=True)
+    assert not report.passed
+    assert report.worst[1].mismatch.startswith("shape [4, ")
+    location = located(report)
+    assert steps(location) == ["choose"]
+    assert location.finding is not None
+    assert "whole numbers differ" in location.explanation
+    assert location.finding.differences == ("choose: threshold has numbers up to 0.1 off",)
+
+
 def test_bad_arguments() -> None:
     model = residual_network()
     model.graph.output.append(helper.make_tensor_value_info("relu1_out", onnx.TensorProto.FLOAT, (1, 4, 8, 8)))
