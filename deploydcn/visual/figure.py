@@ -57,7 +57,7 @@ def _draw_points(axes: Axes, report: VisualReport, layer: Layer, views: tuple[Pi
         colour = COLOURS[order % len(COLOURS)]
         last = view.traces[-1]
         kept = last.share > 0
-        strength = np.abs(last.weight * last.share)[kept]
+        strength = np.nan_to_num(np.abs(last.weight * last.share)[kept])
         strength = np.sqrt(strength / max(float(strength.max(initial=0)), 1e-30))
         sizes = (1.5 + 12 * strength) * (3 if len(last.y) <= 30 else 1)
         axes.scatter(last.x[kept], last.y[kept], s=sizes, c=colour, edgecolors="black", linewidths=0.25)
@@ -93,4 +93,6 @@ def _draw_heat(axes: Axes, report: VisualReport, layer: Layer, heat: HeatMap, ra
         shown = axes.imshow(values, cmap=ramp, alpha=0.75, extent=extent, interpolation="nearest")
     bar = axes.figure.colorbar(shown, ax=axes, shrink=0.8, pad=0.01)
     bar.ax.tick_params(labelsize=7)
-    axes.set_title(f"{heat.label}\nlowest {np.nanmin(values):.3g}, highest {np.nanmax(values):.3g}", fontsize=9)
+    finite = values[np.isfinite(values)]
+    limits = f"lowest {finite.min():.3g}, highest {finite.max():.3g}" if finite.size else "not a number anywhere"
+    axes.set_title(f"{heat.label}\n{limits}", fontsize=9)

@@ -116,7 +116,7 @@ def _layer(report: VisualReport, index: int, part: Part, order: Sequence[int]) -
     # Far enough that what is cut off still lies outside of the image.
     step = max(max(layer.grid.scale) / STEPS, 2 * max(layer.image_size) / 32767)
     moved = np.stack([y - centre_y[:, None, None], x - centre_x[:, None, None]], -1) / step
-    usual = np.nan_to_num(np.round(np.median(moved, axis=0)), nan=0, posinf=0, neginf=0)
+    usual = np.clip(np.nan_to_num(np.round(np.median(moved, axis=0)), posinf=0, neginf=0), -1e6, 1e6)
     packed = np.where(np.isfinite(moved), np.clip(np.round(moved - usual), -32767, 32767), NOT_FINITE).astype(np.int16)
     weight = np.abs(np.nan_to_num(layer.points.weight[select]))
     heaviest = max(float(weight.max(initial=0)), 1e-30)

@@ -14,6 +14,7 @@ from deploydcn.runners.base import TensorInfo
 from deploydcn.vision import letterbox, read_image
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+DTYPES = ("float16", "float32", "float64", "uint8")
 LARGEST, MULTIPLE = 640, 32
 """Where nothing else says a size: the image's own, its longer side at most this, both sides multiples of this."""
 
@@ -55,7 +56,7 @@ def image_input(infos: Sequence[TensorInfo], shapes: Mapping[str, Sequence[Any]]
     """
     for info in infos:
         shape = shapes.get(info.name) or ()
-        if len(shape) >= 3 and shape[-3] in (1, 3) and info.dtype.startswith(("float", "bfloat", "uint8")):
+        if len(shape) >= 3 and shape[-3] in (1, 3) and info.dtype in DTYPES:
             return info.name
     listed = ", ".join(map(str, infos))
     raise InvalidArgument(f"no input takes an image; the model has {listed}; wanted one of (..., 3 or 1, height, width)")

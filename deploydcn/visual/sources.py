@@ -92,7 +92,9 @@ class TorchSource(Source):
         from deploydcn.visual.torch_tap import TorchTap
 
         arrays = arrays_for(self._runner.inputs, tensors)
-        self._tap = TorchTap(self._runner, {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}, self.image)
+        device = next((parameter.device for parameter in self._runner.model.parameters()), "cpu")
+        placed = {name: torch.from_numpy(array.copy()).to(device) for name, array in arrays.items()}
+        self._tap = TorchTap(self._runner, placed, self.image)
         self.notes += self._tap.notes
         return self._tap.layers
 

@@ -123,7 +123,7 @@ class TorchTap:
             (gradient,) = torch.autograd.grad(channels[site], image, retain_graph=True, allow_unused=True)
             if gradient is None:
                 raise RuntimeFailure("gradients do not reach the image; the model detaches it")
-            fields.append(gradient.abs().reshape(-1, *image.shape[-2:]).sum(0).double().numpy())
+            fields.append(gradient.abs().reshape(-1, *image.shape[-2:]).sum(0).double().cpu().numpy())
         return fields
 
     @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -32,9 +33,10 @@ class Trace:
         return int(np.sum(self.share == 0))
 
     def to_json(self) -> dict[str, Any]:
-        """Rounded to 1/1000."""
+        """Rounded to 1/1000; null where a number is not finite."""
         arrays = {name: getattr(self, name).round(3).tolist() for name in ("y", "x", "weight", "share")}
-        return {"layer": self.layer, **arrays}
+        plain = {name: [value if math.isfinite(value) else None for value in values] for name, values in arrays.items()}
+        return {"layer": self.layer, **plain}
 
 
 def trace(layers: Sequence[Layer], index: int, site: int, *, levels: int = MOST_LEVELS, group: int = 0) -> list[Trace]:
@@ -68,7 +70,7 @@ def density(traces: Sequence[Trace], image_size: tuple[int, int], sigma: float) 
     site looks; it knows nothing of the plain convolutions in between."""
     last = traces[-1]
     kept = last.share > 0
-    weight = np.abs(last.weight * last.share)[kept]
+    weight = np.nan_to_num(np.abs(last.weight * last.share)[kept])
     bells = [
         np.exp(-0.5 * ((np.arange(size)[:, None] - at[kept]) / sigma) ** 2) for size, at in zip(image_size, (last.y, last.x), strict=True)
     ]
@@ -112,7 +114,7 @@ def statistics(layer: Layer) -> Statistics:
         float(distance_of.max()),
         float(np.mean(share == 0)),
         float(np.mean((share > 0) & (share < 1))),
-        float(layer.points.weight.mean()) if masked else None,
+        float(np.nan_to_num(layer.points.weight).mean()) if masked else None,
         float(np.mean(layer.points.weight < SMALL_MASK)) if masked else None,
         int(distance.size - finite.size),
     )

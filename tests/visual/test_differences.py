@@ -17,6 +17,7 @@ pytestmark = pytest.mark.backend("ort")
 EXAMPLE = torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 def test_a_file_looks_where_its_model_looks(tmp_path: Path) -> None:
     export_onnx(small_net(), EXAMPLE, tmp_path / "m.onnx")
     eager, _ = watch((small_net(), EXAMPLE), {})

@@ -62,6 +62,7 @@ def watched(model: Any, **options: Any) -> deploydcn.VisualReport:
     return deploydcn.visualize(model, photograph(), **options)
 
 
+@pytest.mark.slow
 def test_a_model_and_its_file_look_at_the_same_points(folder: Path) -> None:
     example = torch.zeros(1, 3, 48, 64)
     eager, file = watched((small_net(), example)), watched(folder / "net.onnx", size=(48, 64))
@@ -77,6 +78,7 @@ def test_a_model_and_its_file_look_at_the_same_points(folder: Path) -> None:
     assert any("not by gradients: an ONNX file has no gradients" in note for note in file.notes)
 
 
+@pytest.mark.slow
 def test_the_report_says_what_it_drew(folder: Path) -> None:
     report = watched(folder / "net.onnx", size=(48, 64), layers=["3"], pixels=[(2, 5)], levels=2, group=1)
     (shown,) = (layer for layer in report.to_json()["layers"] if layer["pixels"])
@@ -88,6 +90,7 @@ def test_the_report_says_what_it_drew(folder: Path) -> None:
     json.dumps(report.to_json(), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_the_picture_has_a_row_per_layer(folder: Path) -> None:
     for names in (NAMES, NAMES[:1]):
         watched(folder / "net.onnx", outputs=folder / "p.png", size=(48, 64), layers=names)
@@ -115,6 +118,7 @@ def test_grey_models_and_other_inputs_are_fed() -> None:
     assert report.photo.size == (24, 32)
 
 
+@pytest.mark.slow
 def test_what_the_model_receives_can_be_given(folder: Path) -> None:
     given = np.random.default_rng(0).standard_normal((1, 3, 48, 64)).astype(np.float32)
     plain, other = (watched(folder / "net.onnx", size=(48, 64), inputs=inputs) for inputs in ({}, {"input": given}))
@@ -140,6 +144,18 @@ def test_scripted_models_are_watched_without_gradients() -> None:
     assert len(report.layers) == 1
     assert report.shown[0][0].method == DENSITY
     assert any("a scripted model hides it" in note for note in report.notes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_offsets_that_are_no_numbers_are_drawn_as_outside(value: float, tmp_path: Path) -> None:
+    model = small_net()
+    model[1].offset_conv.bias.data[0] = value
+    model[4].offset_conv.bias.data[3] = value
+    report = watched((model, torch.zeros(1, 3, 48, 64)), outputs=[tmp_path / "p.png", tmp_path / "p.html"])
+    json.dumps(report.to_json(), allow_nan=False)
+    assert report.statistics[0].outside > 1 / 9
+    assert (report.statistics[0].not_finite > 0) == (not np.isfinite(value))
 
 
 @pytest.mark.parametrize(
@@ -171,6 +187,7 @@ def test_mistakes_are_named(options: dict[str, Any], error: type[Exception], mes
         watched((nn.Sequential(*small_net()) if "size" not in options else Fixed(), torch.zeros(1, 3, 48, 64)), **options)
 
 
+@pytest.mark.slow
 def test_models_that_cannot_be_shown_are_named(folder: Path) -> None:
     with pytest.raises(InvalidModel, match=r"has no deformable layer; looked for DeformConv2d, DCNv3"):
         watched((nn.Conv2d(3, 3, 3), torch.zeros(1, 3, 8, 8)))
@@ -224,6 +241,7 @@ def test_mistakes_end_in_one_sentence_and_leave_nothing(folder: Path, arguments:
     assert sorted(folder.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_picture_that_fails_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.figure import Figure
 
