@@ -62,6 +62,7 @@ def test_every_command(checkout: Path) -> None:
         done = subprocess.run(command, shell=True, cwd=where, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
     assert (checkout / "resnet50_dcn.onnx").is_file()
+    assert all((checkout / name).is_file() for name in ("discs.html", "discs.png", "discs_file.html"))
     for size in ("640x640", "480x640"):
         assert (ROOT / "demo" / f"detections_{size}.png").is_file()
 

@@ -21,6 +21,7 @@ COLOURS = ("#e69f00", "#56b4e9", "#f0e442", "#009e73", "#cc79a7", "#d55e00", "#0
 
 PANEL = 3.4  # inches
 HALO = 0.9
+DPI = 90
 LONGEST_NAME = 44
 
 
@@ -42,7 +43,7 @@ def write_figure(report: VisualReport, path: str | os.PathLike[str]) -> None:
         for axes in row:
             axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
     with replace_on_success(path) as temporary:
-        figure.savefig(temporary, dpi=110)
+        figure.savefig(temporary, dpi=DPI)
 
 
 def _grey(report: VisualReport) -> np.ndarray:

@@ -95,7 +95,7 @@ def test_the_picture_has_a_row_per_layer(folder: Path) -> None:
     for names in (NAMES, NAMES[:1]):
         watched(folder / "net.onnx", outputs=folder / "p.png", size=(48, 64), layers=names)
         picture = np.asarray(Image.open(folder / "p.png").convert("RGB")).astype(int)
-        assert picture.shape[1] > 1200
+        assert picture.shape[1] > 1000
         assert picture.shape[0] == pytest.approx(len(names) * 340, rel=0.1)
         columns = np.array_split(picture, 4, axis=1)
         assert all(part.std() > 20 for part in columns), "a panel is empty"
