@@ -15,11 +15,13 @@ from deploydcn.visual.geometry import Grid, Size, Trail
 # What must be read of each operator's inputs; of the others the shapes are enough.
 SAMPLING_INPUTS: Mapping[str, tuple[str, ...]] = {
     "DeformConv2d": ("offset", "mask"),
+    "QLinearDeformConv2d": ("offset", "mask"),
     "DCNv3": ("offset", "mask"),
     "DCNv4": ("offset_mask",),
     "MSDeformAttn": ("spatial_shapes", "sampling_locations", "attention_weights"),
 }
-IMAGE_AXES = {"DeformConv2d": (-2, -1), "DCNv3": (-3, -2), "DCNv4": (-3, -2)}
+CONVOLUTIONS = ("DeformConv2d", "QLinearDeformConv2d")
+IMAGE_AXES = {**dict.fromkeys(CONVOLUTIONS, (-2, -1)), "DCNv3": (-3, -2), "DCNv4": (-3, -2)}
 """Of the data input and the output: rows and columns."""
 
 
@@ -154,7 +156,7 @@ def make_layer(
 
 
 def _window_points(operator: str, arrays: Mapping[str, np.ndarray], a: Mapping[str, int], attributes: Mapping[str, Any]) -> Points:
-    if operator == "DeformConv2d":
+    if operator in CONVOLUTIONS:
         taps = [(float(i * a["DH"]), float(j * a["DW"])) for i in range(a["KH"]) for j in range(a["KW"])]
         starts, scale = (-a["PT"], -a["PL"]), 1.0
         offset = arrays["offset"].reshape(a["OG"], len(taps), 2, -1).transpose(3, 0, 1, 2)

@@ -12,7 +12,7 @@ from deploydcn.export import graph
 from deploydcn.export.portable.node import attributes_of
 from deploydcn.visual.geometry import Grid, Trail
 
-WINDOWS = ("Conv", "GroupedConv2d", "SeparableConv2d", "ConvTranspose", "MaxPool", "AveragePool", "LpPool")
+WINDOWS = ("Conv", "QLinearConv", "GroupedConv2d", "SeparableConv2d", "ConvTranspose", "MaxPool", "AveragePool", "LpPool")
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -39,7 +39,7 @@ def step(node: ir.Node, trail: Trail, shapes: Shapes) -> Trail | None:
 
 
 def _window(node: ir.Node, a: Mapping[str, Any], grid: Grid, before: Sequence[int], after: Sequence[int], shapes: Shapes) -> Grid:
-    kernel = a.get("kernel_shape") or shapes[node.inputs[1].name or ""][2:]  # type: ignore[union-attr]
+    kernel = a.get("kernel_shape") or shapes[node.inputs[3 if node.op_type == "QLinearConv" else 1].name or ""][2:]  # type: ignore[union-attr]
     stride, dilation, pads = (a.get(name, default) for name, default in (("strides", (1, 1)), ("dilations", (1, 1)), ("pads", (0,) * 4)))
     automatic = a.get("auto_pad", "NOTSET")
     if automatic in ("SAME_UPPER", "SAME_LOWER"):

@@ -19,7 +19,10 @@ from deploydcn.visual.photo import Photo, image_array, image_input, read_photo
 class Source:
     """One model. notes: on what could not be watched."""
 
-    def __init__(self, infos: Sequence[TensorInfo], shapes: Mapping[str, Sequence[Any]], example: Mapping[str, np.ndarray]) -> None:
+    def __init__(
+        self, name: str, infos: Sequence[TensorInfo], shapes: Mapping[str, Sequence[Any]], example: Mapping[str, np.ndarray]
+    ) -> None:
+        self.name = name
         self.infos, self.shapes, self.example = infos, shapes, example
         self.notes: list[str] = []
         self.image = image_input(infos, shapes)
@@ -66,7 +69,7 @@ class OnnxSource(Source):
         from deploydcn.visual.onnx_tap import OnnxTap
 
         self._tap = OnnxTap(path)
-        super().__init__(self._tap.inputs, {info.name: info.shape or () for info in self._tap.inputs}, {})
+        super().__init__(str(path), self._tap.inputs, {info.name: info.shape or () for info in self._tap.inputs}, {})
         self.notes += self._tap.notes
 
     def watch(self, tensors: Mapping[str, np.ndarray]) -> list[Layer]:
@@ -83,7 +86,8 @@ class TorchSource(Source):
         self._runner = TorchRunner.load(model)
         example = self._runner.example
         shapes = {name: array.shape for name, array in example.items()}
-        super().__init__(self._runner.inputs, shapes, example)
+        name = model if isinstance(model, str) else type(self._runner.model).__name__
+        super().__init__(name, self._runner.inputs, shapes, example)
 
     def watch(self, tensors: Mapping[str, np.ndarray]) -> list[Layer]:
         import torch

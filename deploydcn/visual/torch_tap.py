@@ -26,7 +26,7 @@ from deploydcn.ops import op_named
 from deploydcn.runners.deployed import deployed
 from deploydcn.runners.torch_runner import TorchRunner
 from deploydcn.visual.geometry import Grid, Trail, merged
-from deploydcn.visual.layers import SAMPLING_INPUTS, Layer, make_layer, map_grid, output_trail, parent_of, unique_name
+from deploydcn.visual.layers import CONVOLUTIONS, SAMPLING_INPUTS, Layer, make_layer, map_grid, output_trail, parent_of, unique_name
 from deploydcn.visual.torch_steps import step
 
 OURS = {f"deploydcn::{op_named(name).spec.snake_name}": name for name in SAMPLING_INPUTS}
@@ -114,8 +114,7 @@ class TorchTap:
                 operator, output = caught.operator, caught.output
             else:
                 raise RuntimeFailure(f"deformable layer {index} was not met again; a scripted model hides it")
-        axis = 1 if operator == "DeformConv2d" else -1
-        channels = output[0].sum(axis - 1 if axis == 1 else -1).reshape(-1)
+        channels = output[0].sum(0 if operator in CONVOLUTIONS else -1).reshape(-1)
         if not channels.requires_grad:
             raise RuntimeFailure("gradients do not reach the layer; the model computes without them")
         fields = []

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from deploydcn.visual.layers import Layer
+from deploydcn.visual.layers import CONVOLUTIONS, Layer
 
 MOST_LEVELS = 3
 """As in the figures of Dai et al. 2017 and Zhu et al. 2019: 9^3 = 729 points of three 3x3 layers."""
@@ -105,7 +105,7 @@ def statistics(layer: Layer) -> Statistics:
     distance, share = layer.points.distance, layer.points.share
     finite = distance[np.isfinite(distance)]
     distance_of = finite if finite.size else np.zeros(1)
-    masked = layer.operator != "DeformConv2d" or "mask" in layer.shapes
+    masked = layer.operator not in CONVOLUTIONS or "mask" in layer.shapes
     middle, high = np.percentile(distance_of, (50, 95))
     return Statistics(
         float(distance_of.mean()),
@@ -132,7 +132,7 @@ def heat_maps(layer: Layer) -> tuple[HeatMap, HeatMap]:
     """How far the points of every site are moved, and how their weights are spread."""
     distance, weight = layer.points.distance.mean((1, 2)), layer.points.weight
     where = "distance from the query's mean, px of the image" if layer.is_attention else "mean |offset|, px of the map"
-    if layer.operator == "DeformConv2d":
+    if layer.operator in CONVOLUTIONS:
         return HeatMap(where, distance.reshape(layer.output_size)), HeatMap("mean mask", weight.mean((1, 2)).reshape(layer.output_size))
     # Behind a softmax the mean is the same everywhere; the largest says whether a site looks at one point or at all.
     largest = weight.max(2).mean(1)

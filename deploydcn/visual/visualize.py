@@ -138,13 +138,12 @@ def visualize(
     for path in paths:
         check_suffix(path)
     lazy_import("PIL", extra="report", package="pillow")
-    name = model if isinstance(model, str | os.PathLike) else type(model).__name__
     source = Source.of(model)
     photo, tensors = source.prepare(image, size, mean, std, inputs or {})
     found = source.watch(tensors)
     if not found:
         raise InvalidModel(
-            f"{name} has no deformable layer; looked for {', '.join(SAMPLING_INPUTS)}, DeformConv and torchvision's deform_conv2d"
+            f"{source.name} has no deformable layer; looked for {', '.join(SAMPLING_INPUTS)}, DeformConv and torchvision's deform_conv2d"
         )
     chosen = _chosen(found, layers)
     for index in chosen:
@@ -156,7 +155,7 @@ def visualize(
         wanted = [tuple(pixel) for pixel in pixels] if pixels else _default_pixels(found[index], photo)
         shown[index] = _views(source, found, index, wanted, levels, group, notes)
     report = VisualReport(
-        str(name),
+        source.name,
         "an array" if isinstance(image, np.ndarray) else Path(image).name,
         photo,
         tuple(found),

@@ -11,8 +11,11 @@ import torch
 from torch import nn
 
 from deploydcn.export import export_onnx
+from deploydcn.nn import DeformConv2d
+from deploydcn.quantization import quantize
 from deploydcn.visual import sampling_differences, watch
 from deploydcn.visual.sources import Source
+from tests.export.models import with_offsets
 from tests.frontends import (
     conftest,  # noqa: F401  (mmcv's extension, as far as it imports here)
     foreign,
@@ -99,3 +102,19 @@ def test_deformable_attention_of_transformers(tmp_path: Path, monkeypatch: pytes
     assert any("MultiScaleDeformableAttention replaced" in note for note in notes)
     assert all(item.share == 0 for item in sampling_differences(layers, file))
     assert len(file) == len(layers) == 2
+
+
+def test_a_quantized_file_looks_where_its_source_looks(tmp_path: Path) -> None:
+    """Offsets stay in float32 and come from features of 8 bits: they move by parts of a pixel."""
+    torch.manual_seed(0)
+    first = [nn.Conv2d(3, 8, 3, 2, 1), DeformConv2d(8, 8, 3, padding=1), nn.ReLU()]
+    model = with_offsets(nn.Sequential(*first, nn.Conv2d(8, 8, 3, 2, 1), DeformConv2d(8, 4, 3, padding=1)))
+    image = torch.rand(1, 3, *SIZE)
+    export_onnx(model, image, tmp_path / "f.onnx")
+    quantize(tmp_path / "f.onnx", tmp_path / "q.onnx", {"input": torch.rand(8, 1, 3, *SIZE).numpy()})
+    source, file = (watch(tmp_path / name, {"input": image})[0] for name in ("f.onnx", "q.onnx"))
+    assert [layer.operator for layer in file] == ["QLinearDeformConv2d"] * 2
+    for left, right in zip(source, file, strict=True):
+        assert (left.name, left.grid, left.parent) == (right.name, right.grid, right.parent)
+        assert left.grid.exact
+    assert all(0 < item.largest < 1.0 for item in sampling_differences(source, file))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from deploydcn.ops.activations import activate
 from deploydcn.ops.bilinear import bilinear
 from deploydcn.ops.case import Case
 from deploydcn.visual.geometry import Grid
-from deploydcn.visual.layers import SAMPLING_INPUTS, Layer, make_layer
+from deploydcn.visual.layers import CONVOLUTIONS, SAMPLING_INPUTS, Layer, Points, make_layer
 
 ROWS = [
     pytest.param(op, case, id=f"{op.spec.snake_name}-{case.id}")
@@ -27,8 +28,9 @@ ROUNDING = 1e-9  # of float64 sums of a few hundred products, positions up to 1e
 
 
 def drawn(op: Any, case: Case) -> dict[str, np.ndarray]:
-    kinds = {tensor.name: np.dtype(np.int64 if tensor.type_param == "I" else np.float64) for tensor in op.spec.inputs}
-    return case.inputs(kinds.__getitem__)
+    """Whole numbers in the operator's own types, all others in float64."""
+    kinds = {tensor.name: np.dtype(op.spec.type_rows[0][tensor.type_param]) for tensor in op.spec.inputs}
+    return case.inputs(lambda name: kinds[name] if kinds[name].kind in "iu" else np.dtype(np.float64))
 
 
 def layer_of(operator: str, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any], **more: Any) -> Layer:
@@ -42,17 +44,40 @@ def recomputed(layer: Layer, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     p = layer.points
     if layer.operator == "MSDeformAttn":
         return attended(layer, arrays)
+    if layer.operator == "QLinearDeformConv2d":
+        return of_integers(layer, arrays)
     data = arrays["X"][0] if "X" in arrays else arrays["input"][0].transpose(2, 0, 1)
-    per_group = data.shape[0] // layer.groups
-    groups = [bilinear(data[q * per_group : (q + 1) * per_group], p.y[:, q], p.x[:, q]) * p.weight[:, q] for q in range(layer.groups)]
-    samples = np.concatenate(groups)  # (channels, sites, taps)
-    if layer.operator != "DeformConv2d":
+    samples = sampled(data, p, layer.groups)
+    if layer.operator not in CONVOLUTIONS:
         return samples.sum(2).T
-    weight = arrays["W"].reshape(*arrays["W"].shape[:2], -1)
+    output = convolved(layer, arrays, samples)
+    return activate(output + arrays.get("B", np.zeros(output.shape[1])), layer.attributes.get("activation", ""))
+
+
+def sampled(data: np.ndarray, p: Points, groups: int) -> np.ndarray:
+    """data (C, H, W) at the points, times their weights: (C, sites, taps)."""
+    parts = np.split(data, groups)
+    return np.concatenate([bilinear(part, p.y[:, q], p.x[:, q]) * p.weight[:, q] for q, part in enumerate(parts)])
+
+
+def convolved(layer: Layer, arrays: Mapping[str, np.ndarray], samples: np.ndarray) -> np.ndarray:
+    """Samples (C, sites, taps) times the weight: (sites, M)."""
+    weight = arrays["W"].astype(np.float64).reshape(*arrays["W"].shape[:2], -1)
     group = layer.attributes.get("group", 1)
     parts = zip(np.split(weight, group), np.split(samples, group), strict=True)
-    output = np.concatenate([np.einsum("mck,csk->sm", w, s) for w, s in parts], 1)
-    return activate(output + arrays.get("B", np.zeros(output.shape[1])), layer.attributes.get("activation", ""))
+    return np.concatenate([np.einsum("mck,csk->sm", w, s) for w, s in parts], 1)
+
+
+def of_integers(layer: Layer, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """As a convolution of what the points sample, rounded, in units of the scales."""
+    limits, zero = np.iinfo(arrays["X"].dtype), float(arrays["x_zero_point"])
+    weight = layer.points.weight
+    taps = replace(layer.points, weight=np.where(np.isfinite(weight), weight, 0))
+    samples = sampled(arrays["X"][0] - zero, taps, layer.groups)
+    samples = np.clip(np.rint(samples), limits.min - zero, limits.max - zero)
+    total = (convolved(layer, arrays, samples) + arrays.get("B", 0.0)) * arrays["x_scale"] * arrays["w_scale"]
+    y = activate(total, layer.attributes.get("activation", "")) / arrays["y_scale"]
+    return np.clip(np.rint(np.nan_to_num(y, nan=0)) + float(arrays["y_zero_point"]), limits.min, limits.max)
 
 
 def attended(layer: Layer, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -70,7 +95,7 @@ def attended(layer: Layer, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def expected(op: Any, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> np.ndarray:
     output = op.reference(arrays, attributes)[0][0]
-    return output.reshape(output.shape[0], -1).T if op.spec.name == "DeformConv2d" else output.reshape(-1, output.shape[-1])
+    return output.reshape(output.shape[0], -1).T if op.spec.name in CONVOLUTIONS else output.reshape(-1, output.shape[-1])
 
 
 @pytest.mark.parametrize(("op", "case"), ROWS)
@@ -103,7 +128,7 @@ def test_swapped_axes_would_be_noticed(operator: str) -> None:
     case = op.cases[0]
     arrays = drawn(op, case)
     planted = dict(arrays)
-    if operator == "DeformConv2d":
+    if operator in CONVOLUTIONS:
         planted["offset"] = arrays["offset"][:, np.arange(arrays["offset"].shape[1]) ^ 1]
     elif operator == "MSDeformAttn":
         planted["sampling_locations"] = arrays["sampling_locations"][..., ::-1]

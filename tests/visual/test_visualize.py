@@ -92,16 +92,18 @@ def test_the_report_says_what_it_drew(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_the_picture_has_a_row_per_layer(folder: Path) -> None:
+    heights = []
     for names in (NAMES, NAMES[:1]):
         watched(folder / "net.onnx", outputs=folder / "p.png", size=(48, 64), layers=names)
         picture = np.asarray(Image.open(folder / "p.png").convert("RGB")).astype(int)
         assert picture.shape[1] > 1000
-        assert picture.shape[0] == pytest.approx(len(names) * 340, rel=0.1)
+        heights.append(picture.shape[0])
         columns = np.array_split(picture, 4, axis=1)
         assert all(part.std() > 20 for part in columns), "a panel is empty"
         # The dots of the first pixel are in Okabe and Ito's orange, in the first panel only.
         orange = [int((np.abs(part - [230, 159, 0]).max(2) < 12).sum()) for part in columns]
         assert orange[0] > 100
+    assert heights[0] == pytest.approx(3 * heights[1], rel=0.05)
 
 
 def test_grey_models_and_other_inputs_are_fed() -> None:
@@ -189,7 +191,7 @@ def test_mistakes_are_named(options: dict[str, Any], error: type[Exception], mes
 
 @pytest.mark.slow
 def test_models_that_cannot_be_shown_are_named(folder: Path) -> None:
-    with pytest.raises(InvalidModel, match=r"has no deformable layer; looked for DeformConv2d, DCNv3"):
+    with pytest.raises(InvalidModel, match=r"^Conv2d has no deformable layer; looked for DeformConv2d, QLinearDeformConv2d, DCNv3"):
         watched((nn.Conv2d(3, 3, 3), torch.zeros(1, 3, 8, 8)))
     with pytest.raises(InvalidArgument, match=r"no input takes an image; the model has input"):
         watched((nn.Linear(4, 4), torch.zeros(1, 4)))
