@@ -109,7 +109,7 @@ def train(steps: int = 300, batch: int = 6) -> nn.Module:
 
 @torch.no_grad()
 def accuracy(model: nn.Module, scenes: int = 40) -> float:
-    """Share of the pixels of discs in new scenes whose kind is right; half of them would be by chance."""
+    """Share of the pixels of discs in new scenes whose kind is right; one that sees no rims gets half of them."""
     images, wanted = random_scenes(np.random.default_rng(1), scenes)
     return float((model(images).argmax(1) == wanted)[wanted > 0].float().mean())
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from deploydcn.nn import DeformConv2d
 from deploydcn.runners.torch_runner import TorchRunner
 from deploydcn.visual.layers import Layer
 from deploydcn.visual.onnx_tap import OnnxTap
@@ -148,3 +149,19 @@ def test_the_receptive_field_is_where_the_points_are() -> None:
     assert np.corrcoef(smooth.ravel(), wanted.ravel())[0, 1] > 0.9
     elsewhere = density(trace(tap.layers, 0, tap.layers[0].site((9, 2))), (12, 12), 0.5)
     assert np.corrcoef(elsewhere.ravel(), wanted.ravel())[0, 1] < 0.3
+
+
+@pytest.mark.parametrize("kind", ["torchvision", "deploydcn"])
+def test_each_layer_has_its_own_receptive_field(kind: str) -> None:
+    """Two layers, the second looking four rows further down: what is caught is the layer that was asked for."""
+    down = moved(16, 16, *[(tap, 4.0, 0.0) for tap in range(9)])
+    if kind == "torchvision":
+        model = nn.Sequential(Shifted(moved(16, 16), padding=1, outputs=3), Shifted(down, padding=1))
+    else:
+        model = nn.Sequential(DeformConv2d(3, 3, 3, padding=1), DeformConv2d(3, 4, 3, padding=1))
+        model[1].offset_conv.bias.data[0:18:2] = 4.0
+    image = torch.rand(1, 3, 16, 16)
+    tap = TorchTap(TorchRunner(nn.Sequential(model).eval(), example_args=(image,)), {"input": image}, "input")
+    rows = [np.flatnonzero(tap.gradient(index, [tap.layers[index].site((5, 5))])[0].sum(1)) for index in (0, 1)]
+    assert rows[0].tolist() == [4, 5, 6]
+    assert rows[1].tolist() == [7, 8, 9, 10, 11]
