@@ -47,6 +47,7 @@ def test_contenders_compute_the_same(name: str) -> None:
         np.testing.assert_allclose(result, results[OURS], atol=tolerances.get(label, 2e-5), err_msg=label)
 
 
+@pytest.mark.slow
 @pytest.mark.backend("ort")
 @pytest.mark.backend("torch")
 @pytest.mark.parametrize("name", FAMILY)

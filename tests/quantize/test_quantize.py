@@ -21,7 +21,7 @@ from deploydcn.quantization import METHODS
 from tests.convert.helpers import node, operators, run_plain, write
 from tests.quantize.networks import ACTIVATIONS, LAYERS, exported, images
 
-pytestmark = pytest.mark.backend("ort")
+pytestmark = [pytest.mark.backend("ort"), pytest.mark.slow]
 
 QLINEAR = "deploydcn::QLinearDeformConv2d"
 LEAST_DB = 25.0
@@ -46,7 +46,6 @@ def optimized(path: Path, folder: Path) -> Counter[str]:
 FORMS = [(layer, "relu") for layer in LAYERS] + [("modulated", activation) for activation in ACTIVATIONS if activation != "relu"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("layer", "activation"), FORMS)
 def test_every_form_of_layer_stays_close(tmp_path: Path, layer: str, activation: str) -> None:
     report = deploydcn.quantize(exported(tmp_path / "float.onnx", layer, activation), tmp_path / "int8.onnx", images())
@@ -123,7 +122,6 @@ def test_files_of_torch_itself_and_without_our_operators(tmp_path: Path) -> None
 
 
 # ----------------------------------------------------------------------------------------------------------- as others do it
-@pytest.mark.slow
 def test_as_close_as_onnxruntimes_own_quantizer(tmp_path: Path) -> None:
     """An implementation that is not ours, on the same layers: the deformable one in float32 there, in 8 bits here."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -157,7 +155,6 @@ def test_as_close_as_onnxruntimes_own_quantizer(tmp_path: Path) -> None:
     assert report.agreement[0].sqnr_db > decibels - 3
 
 
-@pytest.mark.slow
 def test_tensorrt_builds_what_is_written_for_it(tmp_path: Path, network: Path) -> None:
     pytest.importorskip("tensorrt_rtx_bindings")
     deploydcn.quantize(network, tmp_path / "int8.onnx", images(), target="tensorrt")
@@ -199,7 +196,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Digits]:
         yield Digits(path, {name: train_x[:200].numpy()}, test_x.numpy(), test_y.numpy(), accuracy)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_trained_digits_stay_as_accurate(tmp_path: Path, trained: Digits, method: str) -> None:
     report = deploydcn.quantize(trained.path, tmp_path / "int8.onnx", trained.calibration, method=method)
@@ -210,7 +206,6 @@ def test_trained_digits_stay_as_accurate(tmp_path: Path, trained: Digits, method
     assert float(np.mean(got == trained.labels)) > trained.accuracy - 0.01
 
 
-@pytest.mark.slow
 def test_resnet50_stays_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SAMPLES))
     from s01_resnet50_dcn import build
@@ -287,7 +282,6 @@ def test_nothing_to_quantize_and_quantized_already(tmp_path: Path, network: Path
         deploydcn.quantize(network, network, images())
 
 
-@pytest.mark.slow
 def test_the_command(tmp_path: Path, network: Path) -> None:
     np.savez(tmp_path / "calib.npz", **images())
     command = [sys.executable, "-c", "from deploydcn.cli import main; main()", "quantize", str(network), "-o", "int8.onnx"]

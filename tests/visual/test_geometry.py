@@ -19,7 +19,7 @@ from deploydcn.visual.layers import Layer
 from deploydcn.visual.onnx_tap import OnnxTap
 from deploydcn.visual.torch_tap import TorchTap
 
-pytestmark = pytest.mark.backend("ort")
+pytestmark = [pytest.mark.backend("ort"), pytest.mark.slow]
 SIZE = (96, 128)
 
 
@@ -118,7 +118,6 @@ def test_half_a_pixel_off_would_be_noticed(name: str) -> None:
     assert abs(got[0] - middle_of(before, pixel)[0]) > 0.4
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", STEMS)
 def test_a_file_says_the_same_as_its_model(name: str, tmp_path: Path) -> None:
     model, image, layer = watched(stem(name))
