@@ -11,10 +11,6 @@
 namespace deploydcn::cpu {
 namespace {
 
-// Null where the instruction set has none.
-template <class F>
-constexpr const MatrixKernels<F>* kQuads = nullptr;
-
 #if defined(__AVX512VNNI__)
 
 constexpr int kQuadRow = 576;    // bytes of a panel per pixel: nine taps of 64 channels
@@ -119,7 +115,7 @@ constexpr MatrixKernels<float> kQuadKernels = {
 };
 
 template <>
-constexpr const MatrixKernels<float>* kQuads<float> = &kQuadKernels;
+constexpr const MatrixKernels<float>* kWhole<float> = &kQuadKernels;
 
 #endif
 

@@ -37,7 +37,7 @@ constexpr TileKernels<F> kTable = {
     kFused<F, Rounded>,
     kTiled<F, Tiles::kFloat32>,
     kTiled<F, Tiles::kBFloat16>,
-    kTiled<F, Tiles::kBytes> ? kTiled<F, Tiles::kBytes> : kQuads<F>,
+    kWhole<F>,
     round_to_bytes<F>,
     finite<F>,
     depthwise<F, Bilinear>,

@@ -295,6 +295,8 @@ constexpr MatrixKernels<float> kTileKernels = {
 
 template <Tiles kTiles>
 constexpr const MatrixKernels<float>* kTiled<float, kTiles> = &kTileKernels<kTiles>;
+template <>
+constexpr const MatrixKernels<float>* kWhole<float> = &kTileKernels<Tiles::kBytes>;
 
 #endif
 

@@ -8,6 +8,10 @@
 namespace deploydcn::cpu {
 namespace {
 
+// Products of whole numbers; null where the instruction set has none.
+template <class F>
+constexpr const MatrixKernels<F>* kWhole = nullptr;
+
 typedef uint32_t Words __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES)));
 
 // Four vectors of samples, rounded and counted from the lowest, from 0 to 255: one of each to a word. Channels c,
