@@ -5,11 +5,10 @@
 
 #include "core/cpu/stored_values.h"
 #include "core/cpu/thread_arena.h"
+#include "core/cpu/tile_sizes.h"
 #include "core/cpu/tiled_convolution.h"
 
 namespace deploydcn::cpu {
-
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <class F>
 class BlockedImage {

@@ -6,14 +6,12 @@
 #include <algorithm>
 #include <sstream>
 
-#include "core/cpu/tiled_convolution.h"
+#include "core/cpu/tile_sizes.h"
 
 namespace deploydcn::cpu {
 namespace {
 
 constexpr int64_t kMostPlaneTaps = 64;  // all taps are sampled at once: a few hundred KiB
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Sizes that the weight and the groups determine.
 ConvolutionShape weight_shape(const Shape& weight, int64_t groups, int64_t offset_groups) {

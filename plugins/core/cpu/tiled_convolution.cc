@@ -4,35 +4,16 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
-#include <thread>
 
 #include "core/cpu/arranged_constants.h"
 #include "core/cpu/blocked_image.h"
 #include "core/cpu/thread_arena.h"
+#include "core/cpu/tile_sizes.h"
 
 namespace deploydcn::cpu {
 namespace {
 
-constexpr int64_t kSmallestTile = 32;            // below this the matrix kernel starves
-constexpr int64_t kTileBytes = 512 * 1024;       // accumulators
 constexpr int64_t kNearBytes = 4 * 1024 * 1024;  // of weights that stay in the second-level cache
-constexpr int64_t kTapBytes = 2 * 1024 * 1024;
-
-int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-int64_t processors() { return std::max(1u, std::thread::hardware_concurrency()); }
-
-// Pixels per tile: as many as caches hold; where tiles are few, as many tiles for every processor.
-template <class F>
-int64_t choose_tile(const ConvolutionShape& shape, const MatrixKernels<F>& matrix, int64_t accumulators) {
-  constexpr int64_t bytes = sizeof(F), lanes = 64 / bytes, few = 8;  // tiles per processor
-  const int64_t pixels = shape.out_pixels();
-  int64_t most = std::min(matrix.most_pixels, kTileBytes / (accumulators * bytes));
-  most = std::max(std::min(most, kTapBytes / (shape.taps() * (4 * bytes + 4))) / lanes * lanes, lanes);
-  int64_t count = ceil_div(pixels, most);
-  const auto uneven = [&] { return shape.batch * count % processors() != 0; };
-  while (shape.batch * count < few * processors() && uneven() && ceil_div(pixels, count + 1) >= kSmallestTile) ++count;
-  return round_up(ceil_div(pixels, count), matrix.pixel_multiple);
-}
 
 template <class F>
 class Convolution {
@@ -52,6 +33,7 @@ class Convolution {
         step_(choose_tile(shape, matrix_, accumulators_)),
         tiles_(ceil_div(shape.out_pixels(), step_)),
         tile_(round_up(step_, kernels_.lanes)),
+        parts_(choose_parts(shape, plan_, tiles_)),
         image_(shape, plan_, arguments, context),
         bias_(context, arranged_bias_count(shape, plan_, row_)) {}
 
@@ -61,7 +43,7 @@ class Convolution {
     if (matrix_.finish_sums) find_corrections();
     if (separable()) stage_ = arrange_stage<F>(shape_, plan_, arguments_.depthwise);
     if (planes()) find_planes();
-    parallel_for(context_, shape_.batch * tiles_, [&](int64_t task) {
+    parallel_for(context_, shape_.batch * tiles_ * parts_, [&](int64_t task) {
       Workspace w = make_workspace();
       if (shape_.depthwise()) {
         run_depthwise(tile_at(task), w);
@@ -129,13 +111,14 @@ class Convolution {
     return w;
   }
 
-  // Output pixels [first, first + pixels) of image n.
+  // Output pixels [first, first + pixels) of image n, and columns [begin, end) of the product's outputs.
   struct Tile {
-    int64_t n, first, pixels;
+    int64_t n, first, pixels, begin, end;
   };
-  Tile tile_at(int64_t index) const {
-    const int64_t first = index % tiles_ * step_;
-    return {index / tiles_, first, std::min(step_, shape_.out_pixels() - first)};
+  Tile tile_at(int64_t task) const {
+    const int64_t index = task / parts_, part = task % parts_, first = index % tiles_ * step_;
+    return {index / tiles_, first, std::min(step_, shape_.out_pixels() - first), part * plan_.columns / parts_,
+            (part + 1) * plan_.columns / parts_};
   }
 
   // One step of the product: a tap block of a channel block, for one tile.
@@ -205,45 +188,51 @@ class Convolution {
       product.accumulate = !(segment.opens_group && step.tap_begin == 0);
       const bool last = step.block + 1 == blocks() && step.tap_end == taps_in_all && stored_as<F>(arguments_.input);
       product.out_stride = shape_.out_pixels();
-      for (int64_t column = 0; column < plan_.columns; ++column) {
+      const int64_t bytes = matrix_.pack(nullptr, product.taps * product.depth, static_cast<int>(row_), nullptr);
+      for (int64_t column = tile.begin; column < tile.end; ++column) {
         if (last) {
           const int64_t output = segment.group * plan_.outputs_per_group + column * row_;
           product.out = static_cast<const F*>(arguments_.output) +
                         (tile.n * shape_.outputs + output) * product.out_stride + tile.first;
           product.out_channels = static_cast<int>(std::min<int64_t>(row_, plan_.outputs_per_group - column * row_));
         }
-        product.weight = weight;
+        product.weight = weight + column * bytes;
         product.tile = w.tile + (segment.group * plan_.columns + column) * tile_ * row_;
         matrix_.multiply(product);
-        weight += matrix_.pack(nullptr, product.taps * product.depth, static_cast<int>(row_), nullptr);
       }
+      weight += plan_.columns * bytes;
     }
     return weight;
   }
 
-  bool finite(const Tile& tile, const Workspace& w) const {
-    for (int64_t i = 0; i < shape_.groups * plan_.columns; ++i) {
-      if (!kernels_.finite(w.tile + i * tile_ * row_, tile.pixels * row_)) return false;
+  // Calls body(index of a column among those of all groups).
+  template <class Body>
+  void each_column(const Tile& tile, Body&& body) const {
+    for (int64_t group = 0; group < shape_.groups; ++group) {
+      for (int64_t column = tile.begin; column < tile.end; ++column) body(group * plan_.columns + column);
     }
-    return true;
+  }
+
+  bool finite(const Tile& tile, const Workspace& w) const {
+    bool all = true;
+    each_column(tile, [&](int64_t i) { all = all && kernels_.finite(w.tile + i * tile_ * row_, tile.pixels * row_); });
+    return all;
   }
 
   void finish_sums(const Tile& tile, Workspace& w) const {
-    for (int64_t i = 0; i < shape_.groups * plan_.columns; ++i) {
+    each_column(tile, [&](int64_t i) {
       matrix_.finish_sums(w.tile + i * tile_ * row_, tile.pixels, static_cast<int>(row_), &corrections_[i * row_],
                           weights_.scale() + i * row_);
-    }
+    });
   }
 
   void finish_tile(const Tile& tile, Workspace& w) const {
-    for (int64_t group = 0; group < shape_.groups; ++group) {
-      for (int64_t column = 0; column < plan_.columns; ++column) {
-        const int64_t output = column * row_, index = group * plan_.columns + column;
-        const int channels = static_cast<int>(std::min<int64_t>(row_, plan_.outputs_per_group - output));
-        finish(w.tile + index * tile_ * row_, row_, bias_.data() + index * row_, channels, tile,
-               group * plan_.outputs_per_group + output, 1, w);
-      }
-    }
+    each_column(tile, [&](int64_t i) {
+      const int64_t group = i / plan_.columns, output = i % plan_.columns * row_;
+      const int channels = static_cast<int>(std::min<int64_t>(row_, plan_.outputs_per_group - output));
+      finish(w.tile + i * tile_ * row_, row_, bias_.data() + i * row_, channels, tile,
+             group * plan_.outputs_per_group + output, 1, w);
+    });
   }
 
   void run_depthwise(const Tile& tile, Workspace& w) const {
@@ -385,6 +374,7 @@ class Convolution {
   const int64_t accumulators_;  // per pixel
   const int64_t step_, tiles_;  // pixels per tile, tiles per image
   const int64_t tile_;          // room for a tile's pixels: whole vectors
+  const int64_t parts_;         // of the outputs, each a task of its own
   BlockedImage<F> image_;
   ScratchBuffer<F> bias_;
   ArrangedStage<F> stage_;
