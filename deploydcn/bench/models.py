@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from deploydcn.bench.contenders import NATIVE, NATIVE_SINCE, OURS, Contender, session, version
+from deploydcn.bench.contenders import NATIVE, NATIVE_SINCE, OURS, OURS_BFLOAT16, Contender, session, version
 from deploydcn.errors import UserError
+from deploydcn.libraries import cpu_isa
 
 PLAIN = "plain convolutions"
 
@@ -23,6 +24,8 @@ def contenders(path: Path, arrays: Mapping[str, np.ndarray], folder: Path) -> tu
     from deploydcn.export import convert
 
     found, notes = {OURS: session(str(path), arrays)}, []
+    if cpu_isa() == "amx":
+        found[OURS_BFLOAT16] = session(str(path), arrays, bfloat16=True)
     standard, plain = folder / "standard.onnx", folder / "plain.onnx"
     try:
         convert(path, standard, target="standard", check=False)
