@@ -209,7 +209,7 @@ class Worker:
                     f"{where}: {title} has no implementation of this operator; export the model without it, and run it afterwards"
                 )
             elif "Plugin not found" in error["text"] or "No importer" in error["text"]:
-                ours = ", ".join([*(f"{DOMAIN}::{name}" for name in OWN), *STANDARD])
+                ours = ", ".join([*(f"{DOMAIN}::{name}" for name, spec in OWN.items() if spec.gpu), *STANDARD])
                 sentences.append(
                     f"{where}: neither {title} nor a loaded plugin has this operator; deploydcn brings {ours}; name the library that has "
                     "it (--plugin), or export the model without it"

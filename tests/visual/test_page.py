@@ -18,7 +18,7 @@ from tests.browser import Page
 from tests.visual.models import photograph
 from tests.visual.test_visualize import small_net
 
-READY = "document.body.dataset.state === 'ready'"
+READY = "document.body?.dataset.state === 'ready'"  # there is no body while the file is still read
 POINTS = "[...document.querySelectorAll('#points tr')].slice(1).map(row => [...row.cells].map(cell => Number(cell.textContent)))"
 
 pytestmark = [pytest.mark.backend("chromium"), pytest.mark.slow]
