@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from deploydcn.visual.layers import Layer
 from deploydcn.visual.photo import Photo, image_array, image_input, read_photo
 
 
-class Source:
+class Source(ABC):
     """One model. notes: on what could not be watched."""
 
     def __init__(
@@ -51,13 +52,13 @@ class Source:
             raise InvalidArgument(f"input {', '.join(map(str, missing))} is missing; give it beside the image, in an .npz file")
         return photo, tensors
 
+    @abstractmethod
     def watch(self, tensors: Mapping[str, np.ndarray]) -> list[Layer]:
         """The deformable layers, in the order they run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gradient(self, index: int, sites: Sequence[int]) -> list[np.ndarray]:
-        """See TorchTap.gradient."""
-        raise RuntimeFailure("an ONNX file has no gradients")
+        """See TorchTap.gradient. Raises RuntimeFailure where the model has none."""
 
 
 class OnnxSource(Source):
@@ -74,6 +75,9 @@ class OnnxSource(Source):
 
     def watch(self, tensors: Mapping[str, np.ndarray]) -> list[Layer]:
         return self._tap.layers(tensors, self.image)
+
+    def gradient(self, index: int, sites: Sequence[int]) -> list[np.ndarray]:
+        raise RuntimeFailure("an ONNX file has no gradients")
 
 
 class TorchSource(Source):
