@@ -51,7 +51,13 @@ class OutputComparison:
 
 
 def compare(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np.ndarray]) -> list[OutputComparison]:
-    """Compare two runs output by output: by name where the names agree, else in order. Detections are compared as a set.
+    """Compare two runs output by output; see `pair_outputs`, also for what it raises."""
+    return [compare_arrays(name, expected, got) for name, expected, got in pair_outputs(reference, candidate)]
+
+
+def pair_outputs(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """(the reference's name, its output, the candidate's): by name where the names agree, else in order. Detections are brought into the
+    reference's order.
 
     Raises:
         InvalidArgument: different numbers of outputs, or nothing to compare: an empty comparison is no success.
@@ -69,7 +75,7 @@ def compare(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np.ndar
     ]
     if not any(array.size for _, array, _ in pairs):
         raise InvalidArgument("there is nothing to compare: every output is empty; give inputs that produce some")
-    return [compare_arrays(name, expected, got) for name, expected, got in pairs]
+    return pairs
 
 
 def compare_arrays(name: str, reference: np.ndarray, candidate: np.ndarray, *, floor: float = CHANNEL_FLOOR) -> OutputComparison:

@@ -1,14 +1,124 @@
-"""Detections are a set: two runs that agree may list near-equal scores in another order."""
+"""Detections are a set: two runs that agree may list near-equal scores in another order. What two detectors found, box by box."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from deploydcn.vision import Detections, match_detections
+from deploydcn.errors import InvalidArgument
+from deploydcn.vision import Detections, decode_yolo, iou_matrix, match_detections
 
 MATCH_IOU = 0.5
+
+DETECTORS = ("auto", "boxes", "yolo")
+"""How outputs are read as detections. boxes: triples of them named boxes, scores and labels. yolo: an anchor-free head's (N, 4 + classes,
+anchors). auto: triples, else outputs that look like such a head, else none."""
+
+
+@dataclass(frozen=True)
+class DetectionComparison:
+    """One image's detections on both sides.
+
+    output: what they were read from. image: its number in the batch, or among the outputs. pairs: (index in reference, index in
+    candidate) of boxes of one class that overlap by MATCH_IOU or more. renamed: the same of the boxes left over, whose classes differ.
+    """
+
+    output: str
+    image: int
+    reference: Detections
+    candidate: Detections
+    pairs: tuple[tuple[int, int], ...]
+    renamed: tuple[tuple[int, int], ...]
+
+    @property
+    def partners(self) -> tuple[tuple[int, int], ...]:
+        """All pairs, whatever the class."""
+        return self.pairs + self.renamed
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """The reference's boxes without a partner."""
+        return tuple(sorted(set(range(len(self.reference))) - {a for a, _ in self.partners}))
+
+    @property
+    def extra(self) -> tuple[int, ...]:
+        """The candidate's boxes without a partner."""
+        return tuple(sorted(set(range(len(self.candidate))) - {b for _, b in self.partners}))
+
+    @property
+    def score_difference(self) -> float:
+        """The largest of any pair; 0 without pairs."""
+        return max((abs(float(self.candidate.scores[b]) - float(self.reference.scores[a])) for a, b in self.partners), default=0.0)
+
+    @property
+    def smallest_iou(self) -> float:
+        """Of any pair; 1 without pairs."""
+        return min(map(self.iou, self.partners), default=1.0)
+
+    @property
+    def shift(self) -> float:
+        """The most that a side of a box moved, in pixels; 0 without pairs."""
+        moved = (np.abs(self.candidate.boxes[b].astype(np.float64) - self.reference.boxes[a]).max() for a, b in self.partners)
+        return max(map(float, moved), default=0.0)
+
+    @property
+    def same(self) -> bool:
+        """Whether every box has a partner of its class."""
+        return len(self.pairs) == len(self.reference) == len(self.candidate)
+
+    def iou(self, pair: tuple[int, int]) -> float:
+        """The overlap of one pair, over its union."""
+        return float(iou_matrix(self.reference.boxes[pair[0]][None], self.candidate.boxes[pair[1]][None])[0, 0])
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers without the boxes, as plain values."""
+        return {
+            "output": self.output,
+            "image": self.image,
+            "reference": len(self.reference),
+            "candidate": len(self.candidate),
+            "matched": len(self.pairs),
+            "renamed": len(self.renamed),
+            "missing": len(self.missing),
+            "extra": len(self.extra),
+            "score_difference": self.score_difference,
+            "smallest_iou": self.smallest_iou,
+            "shift": self.shift,
+        }
+
+
+def compare_detections(pairs: Sequence[tuple[str, np.ndarray, np.ndarray]], detector: str = "auto") -> tuple[DetectionComparison, ...]:
+    """Every image's detections on both sides.
+
+    Args:
+        pairs: (name, the reference's output, the candidate's), as `pair_outputs` gives them.
+        detector: one of DETECTORS.
+
+    Raises:
+        InvalidArgument: no such detector, or the reference's outputs cannot be read as `detector` says.
+    """
+    if detector not in DETECTORS:
+        raise InvalidArgument(f"no detector is called {detector!r}; wanted {', '.join(DETECTORS)}")
+    ours, theirs = {name: expected for name, expected, _ in pairs}, {name: got for name, _, got in pairs}
+    prefixes = [] if detector == "yolo" else list(_prefixes(ours))
+    heads = [] if detector == "boxes" or prefixes else [name for name in ours if _is_yolo(ours[name], certain=detector == "yolo")]
+    if detector != "auto" and not prefixes and not heads:
+        wanted = "boxes (K, 4), scores (K,) and labels (K,)" if detector == "boxes" else "one of (N, 4 + classes, anchors)"
+        listed = ", ".join(f"{name}[{'x'.join(map(str, array.shape))}]" for name, array in ours.items())
+        raise InvalidArgument(f"detector {detector!r}: the model's outputs are {listed}; wanted {wanted}")
+    found: list[DetectionComparison] = []
+    for prefix in prefixes:
+        expected, got = _detections(ours, prefix), _detections(theirs, prefix)
+        if expected is not None and got is not None:
+            found.append(_matched(f"{prefix}boxes", len(found), expected, got))
+    for name in heads:
+        if ours[name].shape == theirs[name].shape:
+            decoded = zip(decode_yolo(ours[name]), decode_yolo(theirs[name]), strict=True)
+            found += [_matched(name, image, *sides) for image, sides in enumerate(decoded)]
+    return tuple(found)
 
 
 def align_detections(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -19,10 +129,7 @@ def align_detections(reference: Mapping[str, np.ndarray], candidate: Mapping[str
     nothing moves, and the comparison shows it.
     """
     aligned = dict(candidate)
-    for name in reference:
-        prefix = name.removesuffix("boxes")
-        if prefix == name or not all(f"{prefix}{part}" in outputs for part in ("scores", "labels") for outputs in (reference, candidate)):
-            continue
+    for prefix in set(_prefixes(reference)) & set(_prefixes(candidate)):
         expected, got = _detections(reference, prefix), _detections(candidate, prefix)
         if expected is None or got is None or len(expected) != len(got):
             continue
@@ -36,7 +143,38 @@ def align_detections(reference: Mapping[str, np.ndarray], candidate: Mapping[str
     return aligned
 
 
+def _prefixes(outputs: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """What stands before "boxes", "scores" and "labels" in the names of every triple."""
+    for name in outputs:
+        prefix = name.removesuffix("boxes")
+        if prefix != name and all(f"{prefix}{part}" in outputs for part in ("scores", "labels")):
+            yield prefix
+
+
 def _detections(outputs: Mapping[str, np.ndarray], prefix: str) -> Detections | None:
     boxes, scores, labels = (outputs[f"{prefix}{part}"] for part in ("boxes", "scores", "labels"))
     fits = boxes.ndim == 2 and boxes.shape[1] == 4 and scores.shape == labels.shape == boxes.shape[:1]
     return Detections(boxes, scores, labels) if fits else None
+
+
+def _is_yolo(output: np.ndarray, *, certain: bool) -> bool:
+    """Whether an output can be decoded; if not certain, whether it looks like it: pixels above, probabilities below, many anchors."""
+    if output.ndim != 3 or output.shape[1] < 5 or not output.size or output.dtype.kind != "f":
+        return False
+    classes = output[:, 4:]
+    looks = output.shape[2] > output.shape[1] and classes.min() >= 0 and classes.max() <= 1 and output[:, :4].max() > 1
+    return certain or bool(looks)
+
+
+def _matched(output: str, image: int, reference: Detections, candidate: Detections) -> DetectionComparison:
+    pairs = match_detections(reference, candidate, iou=MATCH_IOU)
+    ours, a = _without(reference, {a for a, _ in pairs})
+    theirs, b = _without(candidate, {b for _, b in pairs})
+    renamed = tuple((a[i], b[j]) for i, j in match_detections(ours, theirs, iou=MATCH_IOU))
+    return DetectionComparison(output, image, reference, candidate, tuple(pairs), renamed)
+
+
+def _without(side: Detections, taken: set[int]) -> tuple[Detections, list[int]]:
+    """The boxes left over, all of one class, and which they are."""
+    rows = sorted(set(range(len(side))) - taken)
+    return Detections(side.boxes[rows], side.scores[rows], np.zeros(len(rows))), rows

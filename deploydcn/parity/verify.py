@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 from rich.progress import track
 
 from deploydcn.errors import InvalidArgument, RuntimeFailure
-from deploydcn.parity.compare import OutputComparison, compare, incomparable
+from deploydcn.parity.compare import OutputComparison, compare_arrays, incomparable, pair_outputs
+from deploydcn.parity.detections import DetectionComparison, compare_detections
 from deploydcn.parity.inputs import input_sets
 from deploydcn.parity.locate import MEMORY_LIMIT
 from deploydcn.parity.locate import locate as find_divergence
@@ -24,23 +26,30 @@ from deploydcn.runners.tensorrt_api import ENGINE_SUFFIXES, engine_backend
 
 @dataclass(frozen=True)
 class ParityCase:
-    """One set of inputs: their shapes, and every output compared."""
+    """One set of inputs, by the reference's names and in its order, and every output compared; detections too where that was asked for."""
 
     label: str
-    shapes: Mapping[str, tuple[int, ...]]
+    inputs: Mapping[str, np.ndarray] = field(repr=False, compare=False)
     outputs: tuple[OutputComparison, ...]
+    detections: tuple[DetectionComparison, ...] = field(default=(), compare=False)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: array.shape for name, array in self.inputs.items()}
 
 
 @dataclass(frozen=True)
 class ParityReport:
     """The verdict on a candidate. `passed` needs every output of every case within tolerance, and at least one case. location: where the
-    models part, when that was asked for."""
+    models part, when that was asked for. worst_tensors: the output of the largest error, the reference's and the candidate's; None where
+    the candidate did not run."""
 
     reference: str
     candidate: str
     tolerance: Tolerance
     cases: tuple[ParityCase, ...]
     location: Location | None = None
+    worst_tensors: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False, compare=False)
 
     @property
     def passed(self) -> bool:
@@ -73,6 +82,7 @@ class ParityReport:
                     "label": case.label,
                     "shapes": {name: list(shape) for name, shape in case.shapes.items()},
                     "outputs": [{**output.to_json(), "passed": output.passes(self.tolerance.relative)} for output in case.outputs],
+                    "detections": [detections.to_json() for detections in case.detections],
                 }
                 for case in self.cases
             ],
@@ -92,6 +102,7 @@ def verify(
     kinds: Sequence[str] = (),
     images: str | os.PathLike[str] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    detector: str | None = None,
     locate: bool = False,
     memory_limit: int = MEMORY_LIMIT,
     progress: bool = False,
@@ -109,6 +120,8 @@ def verify(
         kinds: further inputs of the same shapes: "zeros", "large" (see deploydcn.parity.inputs).
         images: a folder of photographs to compare on too.
         shapes: of the random inputs, instead of the example and its shapes.
+        detector: compare detections box by box as well: "boxes" or "yolo" says how outputs are read, "auto" finds out; see
+            deploydcn.parity.detections. They do not change the verdict, which every output must pass.
         locate: compare tensors inside the models as well, on the inputs of the largest error, and find the first layer that computes
             something else: `ParityReport.location`.
         memory_limit: bytes of both sides' tensors that `locate` holds at a time.
@@ -121,28 +134,38 @@ def verify(
     if isinstance(tolerance, int | float) and not tolerance >= 0:
         raise InvalidArgument(f"tolerance is {tolerance}; wanted 0 or more, relative to a channel's scale")
     expected, got = as_runner(reference), as_runner(candidate)
-    cases, broken = [], []
+    cases: list[ParityCase] = []
+    broken: list[str] = []
+    worst, worst_tensors = -1.0, None
     dtypes: set[str] = set()
     sets = list(input_sets(expected, got, inputs, shapes=shapes, seed=seed, seeds=seeds, kinds=kinds, images=images))
     if not sets:
         raise InvalidArgument("there is nothing to compare: no inputs were asked for; give inputs, seeds, kinds or images")
     for label, arrays in track(sets, "comparing", disable=not progress or len(sets) < 2):
         wanted, actual = expected.run(arrays), {}
+        detections: tuple[DetectionComparison, ...] = ()
         try:
             actual = got.run(_feeds_like(expected, got, arrays))
-            outputs = tuple(compare(wanted, actual))
+            pairs = pair_outputs(wanted, actual)
+            outputs = tuple(compare_arrays(*pair) for pair in pairs)
+            detections = () if detector is None else compare_detections(pairs, detector)
+            for output, (_, *tensors) in zip(outputs, pairs, strict=True):
+                if output.worst_channel > worst:
+                    worst, worst_tensors = output.worst_channel, (tensors[0], tensors[1])
         except RuntimeFailure as error:
             if not locate:
                 raise
             broken.append(label)
             outputs = tuple(incomparable(name, array.shape, str(error)) for name, array in wanted.items())
+            worst, worst_tensors = math.inf, worst_tensors if worst == math.inf else None
         dtypes |= {array.dtype.name for array in (*wanted.values(), *actual.values(), *arrays.values()) if array.dtype.name in PRECISION}
-        cases.append(ParityCase(label, {name: array.shape for name, array in arrays.items()}, outputs))
+        ordered = {info.name: arrays[info.name] for info in expected.inputs}
+        cases.append(ParityCase(label, ordered, outputs, detections))
     if not isinstance(tolerance, Tolerance):
         lowest = dtype or min(dtypes, key=lambda name: PRECISION[name], default="float32")
         policy = default_tolerance(lowest)
         tolerance = policy if tolerance is None else Tolerance(tolerance, "given by the caller")
-    report = ParityReport(expected.name, got.name, tolerance, tuple(cases))
+    report = ParityReport(expected.name, got.name, tolerance, tuple(cases), worst_tensors=worst_tensors)
     if not locate:
         return report
     label, arrays = sets[cases.index(report.worst[0])]
