@@ -13,13 +13,18 @@ LEFT, RIGHT, TOP, BOTTOM = 62, 12, 26, 34
 COLOURS = ("#0072b2", "#e69f00")
 """Blue and orange of Okabe and Ito: told apart by colour-blind readers, visible on white and on black."""
 
+FARTHEST = 1e300
+"""Numbers beyond it are counted there: their distances would overflow."""
 
-def curve(values: Sequence[float], labels: Sequence[str], *, title: str, limit: float | None = None) -> str:
+
+def curve(values: Sequence[float | None], labels: Sequence[str], *, title: str, limit: float | None = None) -> str:
     """One number per step on a logarithmic scale, as an error along a network; each point tells its label and value when pointed at.
 
-    limit: a dashed line; points above it are drawn large. Numbers that are not finite are drawn as crosses at the top, zeros at the bottom.
+    limit: a dashed line; points above it are drawn large. Numbers that are not finite are drawn as crosses at the top, zeros at the bottom;
+    where there is None, nothing is.
     """
-    drawable = [value for value in [*values, *([limit] if limit else [])] if math.isfinite(value) and value > 0]
+    points = [(index, value, label) for index, (value, label) in enumerate(zip(values, labels, strict=True)) if value is not None]
+    drawable = [value for value in [*(value for _, value, _ in points), *([limit] if limit else [])] if math.isfinite(value) and value > 0]
     low, high = math.floor(math.log10(min(drawable, default=1e-8))), math.ceil(math.log10(max(drawable, default=1.0)))
     high = max(high, low + 1)
 
@@ -34,9 +39,9 @@ def curve(values: Sequence[float], labels: Sequence[str], *, title: str, limit: 
 
     parts = [_text(LEFT - 6, at_y(10.0**power) + 4, f"1e{power}", "end") for power in _ticks(low, high)]
     parts += [_line(LEFT, at_y(10.0**power), WIDTH - RIGHT, at_y(10.0**power), "currentColor", 0.2) for power in _ticks(low, high)]
-    path = " ".join(f"{at_x(i):.1f},{at_y(value):.1f}" for i, value in enumerate(values) if math.isfinite(value))
+    path = " ".join(f"{at_x(i):.1f},{at_y(value):.1f}" for i, value, _ in points if math.isfinite(value))
     parts.append(f'<polyline points="{path}" fill="none" stroke="{COLOURS[0]}" stroke-width="1.5"/>')
-    for index, (value, label) in enumerate(zip(values, labels, strict=True)):
+    for index, value, label in points:
         x, y = at_x(index), at_y(value)
         above = not math.isfinite(value) or (limit is not None and value > limit)
         mark = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{4.5 if above else 2.5}" fill="{COLOURS[above]}"/>'
@@ -52,7 +57,7 @@ def curve(values: Sequence[float], labels: Sequence[str], *, title: str, limit: 
 def histogram(series: Sequence[tuple[str, np.ndarray]], *, title: str, bins: int = 60) -> str:
     """One or two sets of numbers over common bins, counts on a square-root scale; the legend counts those left out: not finite."""
     finite = [np.asarray(values, np.float64).ravel() for _, values in series]
-    finite = [values[np.isfinite(values)] for values in finite]
+    finite = [np.clip(values[np.isfinite(values)], -FARTHEST, FARTHEST) for values in finite]
     together = np.concatenate([*finite, np.zeros(0)])
     low, high = (float(together.min()), float(together.max())) if together.size else (0.0, 1.0)
     edges = np.linspace(low, high if high > low else low + 1, bins + 1)

@@ -98,6 +98,16 @@ def test_a_curve_rises_where_the_error_does_and_marks_what_is_too_large() -> Non
     assert heights[1] - heights[2] == pytest.approx(3 * (heights[0] - heights[1]), abs=0.3)
 
 
+def test_a_curve_leaves_out_what_was_not_measured() -> None:
+    text = svg.curve([1e-7, None, 1e-3], list("abc"), title="error")
+    assert len(circles(text)) == 2
+    assert "b: " not in text
+
+
+def test_a_histogram_takes_the_largest_numbers_there_are() -> None:
+    ElementTree.fromstring(svg.histogram([("x", np.array([-1.7e308, 1.7e308]))], title="h"))
+
+
 @pytest.mark.parametrize("values", [[], [0.0], [math.nan, 1.0], [math.inf, 0.0, 1e-30]], ids=["none", "zero", "nan", "inf"])
 def test_odd_numbers_still_make_a_plot(values: list[float]) -> None:
     text = svg.curve(values, [f"<layer & {index}>" for index in range(len(values))], title='a "title" <of> & more', limit=1e-4)
