@@ -16,6 +16,7 @@ from deploydcn.export import (
 from deploydcn.libraries import ort_library_path, plugin_library_path, register_ort_ops
 from deploydcn.parity import ParityReport, verify
 from deploydcn.quantization import QuantizeReport, quantize
+from deploydcn.report import write_report
 from deploydcn.runners import Runner, TensorInfo, load
 from deploydcn.visual import VisualReport, visualize
 
@@ -50,4 +51,5 @@ __all__ = [
     "register_ort_ops",
     "verify",
     "visualize",
+    "write_report",
 ]

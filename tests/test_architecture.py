@@ -24,8 +24,9 @@ ALLOWED = {
     "quantization": {"ops", "export", "parity", "runners", "vision", "quantization"},
     "testing": {"ops", "testing"},
     "visual": {"ops", "nn", "runners", "export", "vision", "visual"},
+    "report": {"parity", "vision", "visual", "report"},
     "bench": {"ops", "export", "bench"},
-    "cli": {"ops", "runners", "parity", "export", "engine", "quantization", "vision", "visual", "bench", "cli"},
+    "cli": {"ops", "runners", "parity", "export", "engine", "quantization", "vision", "visual", "report", "bench", "cli"},
 }
 LEAVES = {"tensorrt_runtimes", "errors", "_lazy", "files", "spec", "libraries", "onnx_schema", "doctor"}
 

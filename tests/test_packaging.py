@@ -57,7 +57,7 @@ def test_wheel_contents(wheels: dict[str, Path], origin: str) -> None:
     assert "-py3-none-linux" in wheels[origin].name
     names = set(zipfile.ZipFile(wheels[origin]).namelist())
     wanted = {"deploydcn/export/__init__.py", "deploydcn/export/frontends/torchvision.py", "deploydcn/lib/libdeploydcn_ort.so"}
-    wanted.add("deploydcn/visual/page.html")
+    wanted |= {"deploydcn/visual/page.html", "deploydcn/report/page.html"}
     assert wanted <= names
     assert ("deploydcn/lib/libdeploydcn_trt.so" in names) == (origin == "checkout" and find_nvcc() is not None)
     assert not any("emulat" in name or "harness" in name for name in names if not name.startswith("deploydcn/testing/"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,7 @@ from deploydcn.errors import InvalidArgument
 from deploydcn.files import read_npz
 from deploydcn.parity import Location, ParityReport, write_repro
 from deploydcn.parity.verify import verify
+from deploydcn.report import check_report_path, write_report
 
 
 def command(
@@ -30,12 +33,20 @@ def command(
     locate: Annotated[bool, typer.Option("--locate", help="Compare inside the models too; name the first layer that differs.")] = False,
     repro: Annotated[Path | None, typer.Option(help="Folder for that layer and its tensors; repro-CANDIDATE if left out.")] = None,
     no_repro: Annotated[bool, typer.Option("--no-repro", help="Write no such folder.")] = False,
+    report_file: Annotated[
+        list[Path] | None, typer.Option("--report", help="A page (.html), .json, or JUnit (.xml) of all of this to write. Repeatable.")
+    ] = None,
+    detector: Annotated[
+        str | None, typer.Option(help="Compare boxes too: boxes or yolo says how outputs are read; auto, as in reports, finds out.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     if repro is not None and no_repro:
         raise InvalidArgument("--repro and --no-repro exclude each other; give one")
     if repro is not None and not locate:
         raise InvalidArgument("--repro writes the layer that --locate finds; add --locate")
+    for path in report_file or ():
+        check_report_path(path)
     report = verify(
         reference,
         candidate,
@@ -46,6 +57,7 @@ def command(
         kinds=also or (),
         images=images,
         shapes=parse_shapes(shape) or None,
+        detector=detector or ("auto" if report_file else None),
         locate=locate,
         progress=not as_json,
     )
@@ -53,15 +65,21 @@ def command(
     written = None
     if report.location is not None and found and not no_repro:
         written = write_repro(report.location, repro or Path(f"repro-{_stem(candidate)}"))
+    if report_file:
+        write_report(report, *report_file, models=(reference, candidate), command=shlex.join(["deploydcn", *sys.argv[1:]]))
     if as_json:
         print_json({**report.to_json(), "repro": None if written is None else str(written)})
     else:
         console.print(parity_table(report))
         console.print(f"allowed: {report.tolerance.relative:.2g} of a channel's scale ({report.tolerance.reason})", soft_wrap=True)
+        if any(case.detections for case in report.cases):
+            console.print(detections_table(report))
         if report.location is not None:
             _print_location(report.location)
         if written is not None:
             console.print(f"wrote {written}/; python {written}/reproduce.py shows it", soft_wrap=True)
+        for path in report_file or ():
+            console.print(f"wrote {path}", soft_wrap=True)
         console.print(report.summary(), soft_wrap=True)
     raise typer.Exit(0 if report.passed else 1)
 
@@ -78,6 +96,18 @@ def parity_table(report: ParityReport) -> Table:
             rows.append((case.label, output.name, *cells, verdict))
     columns = ["inputs", "output", "max abs", "/range", "/channel", "cosine", "dB", "top-1", ""]
     return table(f"{report.candidate} against {report.reference}", columns, rows)
+
+
+def detections_table(report: ParityReport) -> Table:
+    """Every image's boxes in a row."""
+    rows = []
+    for case in report.cases:
+        for item in case.detections:
+            counts = (item.reference, item.candidate, item.pairs, item.renamed, item.missing, item.extra)
+            numbers = [f"{value:.2g}" for value in (item.score_difference, item.shift)]
+            rows.append((case.label, str(item.image), *(str(len(some)) for some in counts), *numbers, f"{item.smallest_iou:.4f}"))
+    columns = ["inputs", "image", "reference", "candidate", "paired", "other class", "missing", "extra", "score", "moved, px", "IoU"]
+    return table("boxes", columns, rows)
 
 
 def _print_location(location: Location) -> None:

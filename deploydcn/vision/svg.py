@@ -74,8 +74,9 @@ def histogram(series: Sequence[tuple[str, np.ndarray]], *, title: str, bins: int
         parts.append(f'<rect x="{WIDTH - 200}" y="{TOP + 18 * order}" width="10" height="10" {look}/>')
         parts.append(_text(WIDTH - 184, TOP + 18 * order + 10, name + (f" ({lost} not finite)" if lost else ""), "start"))
     parts += [_text(LEFT - 6, TOP + 8, str(most), "end"), _line(LEFT, HEIGHT - BOTTOM, WIDTH - RIGHT, HEIGHT - BOTTOM, "currentColor", 0.6)]
-    for value, place in ((edges[0], LEFT), ((edges[0] + edges[-1]) / 2, (LEFT + WIDTH - RIGHT) / 2), (edges[-1], WIDTH - RIGHT)):
-        parts.append(_text(place, HEIGHT - BOTTOM + 16, f"{value:.3g}", "middle"))
+    middle = (edges[0] + edges[-1]) / 2, (LEFT + WIDTH - RIGHT) / 2
+    for (value, place), anchor in zip(((edges[0], LEFT), middle, (edges[-1], WIDTH - RIGHT)), ("start", "middle", "end"), strict=True):
+        parts.append(_text(place, HEIGHT - BOTTOM + 16, f"{value:.3g}", anchor))
     return _frame(title, parts)
 
 
