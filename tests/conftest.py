@@ -42,6 +42,7 @@ BACKENDS: dict[str, Callable[[], str]] = {
     "emulation": _nvcc,
     "rtx": _rtx,
     "matplotlib": _package("matplotlib"),
+    "jinja2": _package("jinja2"),
     "chromium": lambda: "" if find_chromium() else f"none of {', '.join(NAMES)} is on PATH",
 }
 

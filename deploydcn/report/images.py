@@ -49,13 +49,13 @@ def zoom_of(image: np.ndarray) -> int:
 
 
 def window_around(image: np.ndarray, points: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of the part of an image that holds points (n, 2), (y, x), as far as they lie in it, with room around; at least a
-    fifth of the image."""
+    """Rows and columns of the part of an image that holds points (n, 2), (y, x), as far as they lie in it, with room around; at least
+    two fifths of the image each way."""
     slices = []
     for axis, size in enumerate(image.shape[:2]):
         inside = np.clip(points[np.isfinite(points[:, axis]), axis], 0, size - 1)
         low, high = (float(inside.min()), float(inside.max())) if inside.size else (0.0, size - 1.0)
-        reach = max(0.8 * (high - low), 0.1 * max(image.shape[:2]))
+        reach = max(0.8 * (high - low), 0.2 * size)
         middle = (low + high) / 2
         slices.append(slice(max(int(middle - reach), 0), min(int(middle + reach) + 1, size)))
     return slices[0], slices[1]

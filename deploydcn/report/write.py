@@ -57,6 +57,8 @@ def check_report_path(path: str | os.PathLike[str]) -> None:
     if Path(path).suffix == ".html":
         lazy_import("jinja2", extra="report")
         lazy_import("PIL", extra="report", package="pillow")
+    if Path(path).is_dir():
+        raise InvalidArgument(f"{path} is a folder, wanted a file name")
     folder = Path(path).parent
     if not folder.is_dir():
         raise InvalidArgument(f"cannot write {path}: folder {folder} does not exist; create it first")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,18 @@ def test_verify_locates_and_writes_the_layer(folder: Path) -> None:
     assert "wrote" not in done.stdout
 
 
+def test_verify_writes_reports(folder: Path) -> None:
+    reports = ["--report", "report.html", "--report", "report.xml", "--report", "report.json"]
+    done = deploydcn("verify", "net.py:other", "net.onnx", *reports, cwd=folder)
+    assert done.returncode == 1, done.stderr
+    assert "wrote report.html" in done.stdout
+    assert "FAIL: the candidate gives other numbers" in re.sub("<[^>]*>", "", (folder / "report.html").read_text())
+    assert '<failure type="parity"' in (folder / "report.xml").read_text()
+    told = json.loads((folder / "report.json").read_text())
+    assert told["command"].endswith("net.py:other net.onnx " + " ".join(reports))
+    assert [layer["layer"] for layer in told["sampling"]["layers"]] == ["0"]
+
+
 def test_run_writes_what_verify_reads(folder: Path) -> None:
     np.savez(folder / "in.npz", input=np.random.default_rng(0).standard_normal((2, 3, 7, 8)).astype(np.float32))
     done = deploydcn("run", "net.onnx", "--input", "in.npz", "-o", "out.npz", cwd=folder)
@@ -117,6 +130,12 @@ def test_run_writes_what_verify_reads(folder: Path) -> None:
         (["verify", "net.py:build", "net.onnx", "--locate", "--repro", "there", "--no-repro"], "exclude each other; give one"),
         (["verify", "net.py:build", "net.onnx", "--also", "huge"], "no kind of inputs is called 'huge'; wanted zeros, large"),
         (["verify", "net.py:build", "net.onnx", "--images", "nowhere"], "nowhere is not a folder; wanted a folder of .jpg"),
+        (
+            ["verify", "net.py:build", "none.onnx", "--report", "report.pdf"],
+            "report.pdf: what to write follows from the name; wanted .html",
+        ),
+        (["verify", "net.py:build", "none.onnx", "--report", "no/such.html"], "cannot write no/such.html: folder no does not exist"),
+        (["verify", "net.py:build", "net.onnx", "--detector", "ssd"], "no detector is called 'ssd'; wanted auto, boxes, yolo"),
         (["verify", "net.py:other", "net.onnx", "--locate", "--repro", "no/such"], "cannot write no/such: folder no does not exist"),
     ],
 )
