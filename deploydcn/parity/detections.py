@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,8 +51,8 @@ class DetectionComparison:
 
     @property
     def score_difference(self) -> float:
-        """The largest of any pair; 0 without pairs."""
-        return max((abs(float(self.candidate.scores[b]) - float(self.reference.scores[a])) for a, b in self.partners), default=0.0)
+        """The largest of any pair; 0 without pairs, infinite where a score is not a number."""
+        return max(map(self.score_change, self.partners), default=0.0)
 
     @property
     def smallest_iou(self) -> float:
@@ -69,12 +70,17 @@ class DetectionComparison:
         """Whether every box has a partner of its class."""
         return len(self.pairs) == len(self.reference) == len(self.candidate)
 
+    def score_change(self, pair: tuple[int, int]) -> float:
+        """How far the scores of one pair are apart."""
+        change = abs(float(self.candidate.scores[pair[1]]) - float(self.reference.scores[pair[0]]))
+        return math.inf if math.isnan(change) else change
+
     def iou(self, pair: tuple[int, int]) -> float:
         """The overlap of one pair, over its union."""
         return float(iou_matrix(self.reference.boxes[pair[0]][None], self.candidate.boxes[pair[1]][None])[0, 0])
 
     def to_json(self) -> dict[str, Any]:
-        """The numbers without the boxes, as plain values."""
+        """The numbers without the boxes, as plain values; an infinity becomes a string, since JSON has none."""
         return {
             "output": self.output,
             "image": self.image,
@@ -84,7 +90,7 @@ class DetectionComparison:
             "renamed": len(self.renamed),
             "missing": len(self.missing),
             "extra": len(self.extra),
-            "score_difference": self.score_difference,
+            "score_difference": self.score_difference if math.isfinite(self.score_difference) else "inf",
             "smallest_iou": self.smallest_iou,
             "shift": self.shift,
         }

@@ -141,8 +141,7 @@ def _boxes(item: DetectionComparison) -> tuple[tuple[str, ...], ...]:
     nothing = ("-", "-", "-")
     alone = [(*side(item.reference, a), *nothing, "only in the reference") for a in item.missing]
     alone += [(*nothing, *side(item.candidate, b), "only in the candidate") for b in item.extra]
-    differences = {(a, b): abs(float(item.candidate.scores[b]) - float(item.reference.scores[a])) for a, b in item.partners}
-    order = sorted(item.partners, key=lambda pair: (pair not in item.renamed, -differences[pair]))
+    order = sorted(item.partners, key=lambda pair: (pair not in item.renamed, -item.score_change(pair)))
     pairs = [(*side(item.reference, a), *side(item.candidate, b), f"{item.iou((a, b)):.4f}") for a, b in order]
     return (*alone, *pairs)
 

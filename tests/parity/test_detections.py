@@ -66,6 +66,14 @@ def test_a_box_that_is_not_a_number_costs_only_itself() -> None:
     assert sorted(found.pairs) == [(1, 1), (2, 2), (3, 3)]
 
 
+def test_a_score_that_is_not_a_number_is_not_hidden() -> None:
+    scores = SCORES.copy()
+    scores[2] = np.nan
+    (found,) = compare_detections(triples(scores=scores))
+    assert found.score_difference == np.inf
+    assert found.to_json()["score_difference"] == "inf"
+
+
 def test_a_yolo_head_is_recognised_and_decoded() -> None:
     head, other = yolo_head(), yolo_head()
     other[0, 4:, 9] = [0.1, 0.55, 0.1]  # the class of the small object
