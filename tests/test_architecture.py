@@ -22,7 +22,7 @@ ALLOWED = {
     "engine": {"ops", "runners", "export", "engine"},
     "vision": {"vision"},
     "quantization": {"ops", "export", "parity", "runners", "vision", "quantization"},
-    "testing": {"ops", "testing"},
+    "testing": {"ops", "runners", "parity", "cli", "testing"},
     "visual": {"ops", "nn", "runners", "export", "vision", "visual"},
     "report": {"parity", "vision", "visual", "report"},
     "bench": {"ops", "export", "bench"},

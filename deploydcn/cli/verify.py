@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from deploydcn.cli.options import InputFile, Json, Seed, Shapes, console, parse_shapes, print_json, table
@@ -70,18 +71,23 @@ def command(
     if as_json:
         print_json({**report.to_json(), "repro": None if written is None else str(written)})
     else:
-        console.print(parity_table(report))
-        console.print(f"allowed: {report.tolerance.relative:.2g} of a channel's scale ({report.tolerance.reason})", soft_wrap=True)
-        if any(case.detections for case in report.cases):
-            console.print(detections_table(report))
-        if report.location is not None:
-            _print_location(report.location)
-        if written is not None:
-            console.print(f"wrote {written}/; python {written}/reproduce.py shows it", soft_wrap=True)
+        print_report(report, console, written)
         for path in report_file or ():
             console.print(f"wrote {path}", soft_wrap=True)
         console.print(report.summary(), soft_wrap=True)
     raise typer.Exit(0 if report.passed else 1)
+
+
+def print_report(report: ParityReport, to: Console, written: Path | None = None) -> None:
+    """The table, what was allowed, what `locate` found. written: the folder that shows the layer by itself."""
+    to.print(parity_table(report))
+    to.print(f"allowed: {report.tolerance.relative:.2g} of a channel's scale ({report.tolerance.reason})", soft_wrap=True)
+    if any(case.detections for case in report.cases):
+        to.print(detections_table(report))
+    if report.location is not None:
+        _print_location(report.location, to)
+    if written is not None:
+        to.print(f"wrote {written}/; python {written}/reproduce.py shows it", soft_wrap=True)
 
 
 def parity_table(report: ParityReport) -> Table:
@@ -110,7 +116,7 @@ def detections_table(report: ParityReport) -> Table:
     return table("boxes", columns, rows)
 
 
-def _print_location(location: Location) -> None:
+def _print_location(location: Location, to: Console) -> None:
     finding = location.finding
     blamed = None if finding is None else finding.layer.name
     shown = {layer.name for layer in location.contributors} | {blamed, *(finding.before if finding is not None else ())}
@@ -121,15 +127,15 @@ def _print_location(location: Location) -> None:
     ]
     if rows:
         title = f"inside the models, on {location.label}: {len(location.layers)} tensors matched, those of interest"
-        console.print(table(title, ["module", "tensor", "local error", "accumulated", ""], rows))
-    console.print(location.explanation, soft_wrap=True)
+        to.print(table(title, ["module", "tensor", "local error", "accumulated", ""], rows))
+    to.print(location.explanation, soft_wrap=True)
     if finding is not None:
         for source, error in finding.before.items():
-            console.print(f"  fed by {source}: accumulated error {error:.2g}", soft_wrap=True)
+            to.print(f"  fed by {source}: accumulated error {error:.2g}", soft_wrap=True)
         for difference in finding.differences:
-            console.print(f"  {difference}", soft_wrap=True)
+            to.print(f"  {difference}", soft_wrap=True)
         for name, described in finding.statistics.items():
-            console.print(f"  {name}: {described}", soft_wrap=True)
+            to.print(f"  {name}: {described}", soft_wrap=True)
 
 
 def _stem(model: str) -> str:
