@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from deploydcn.cli.verify import print_report
-from deploydcn.errors import DeployDcnError, InvalidArgument, MissingDependency, UserError
+from deploydcn.errors import DeployDcnError, InvalidArgument, MissingDependency, RuntimeFailure, UserError
 from deploydcn.parity import ParityReport, Tolerance, write_repro
 from deploydcn.parity.inputs import input_sets
 from deploydcn.parity.repro import environment
@@ -64,7 +64,7 @@ class Parity:
         name = options.pop("golden", None)
         try:
             if name is None:
-                report, notes = verify(reference, candidate, inputs, **options), ""
+                report, notes = self._against_model(reference, candidate, inputs, options), ""
             else:
                 report, notes = self._against_golden(name, reference, candidate, inputs, options)
             self._add_properties(report)
@@ -78,6 +78,20 @@ class Parity:
             raise
         self._record.annotations.append((*place, report.summary() + notes))
         pytest.fail(text)
+
+    def _against_model(self, reference: Any, candidate: Any, inputs: Inputs, options: dict[str, Any]) -> ParityReport:
+        """Looks inside the models only once their outputs differ, or the candidate does not run: tests that pass stay fast."""
+        locate = options.pop("locate", False)
+        runners = as_runner(reference), as_runner(candidate)
+        try:
+            report = verify(*runners, inputs, **options)
+        except RuntimeFailure:
+            if not locate:
+                raise
+        else:
+            if report.passed or not locate:
+                return report
+        return verify(*runners, inputs, locate=True, **options)
 
     def _against_golden(
         self, name: str, reference: Any, candidate: Any, inputs: Inputs, options: dict[str, Any]

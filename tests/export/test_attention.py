@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import deploydcn
 from deploydcn.nn import dcnv3, dcnv4, flash_deform_attn, ms_deform_attn
+from deploydcn.testing.parity_fixture import Parity
 from tests.export.helpers import operators
 
 pytestmark = [pytest.mark.backend("ort"), pytest.mark.slow]
@@ -95,12 +96,12 @@ def exported(name: str, path: Path, **options: Any) -> nn.Module:
 
 @pytest.mark.parametrize("target", ["ort", "tensorrt", "portable"])
 @ALL
-def test_images_of_any_size(tmp_path: Path, name: str, target: str) -> None:
+def test_images_of_any_size(parity: Parity, tmp_path: Path, name: str, target: str) -> None:
     path = tmp_path / "m.onnx"
     model = exported(name, path, target=target)
     assert operators(path).count(f"deploydcn::{OPERATOR.get(name, name)}") == (target != "portable")
     inputs = [{"image": image(*shape).numpy()} for shape in ((1, (17, 40)), (3, (64, 9)))]
-    assert deploydcn.verify((model, image()), path, inputs).passed
+    parity((model, image()), path, inputs, locate=True)
 
 
 @ALL

@@ -15,6 +15,7 @@ import deploydcn
 from deploydcn.errors import InvalidArgument
 from deploydcn.export import TARGETS
 from deploydcn.nn import deform_conv2d
+from deploydcn.testing.parity_fixture import Parity
 from tests.export import models
 from tests.export.helpers import DYNAMIC, NATIVE, image, operators
 
@@ -75,13 +76,12 @@ def test_standard_files_run_in_a_plain_onnxruntime(tmp_path: Path) -> None:
         assert all(np.abs(got[name] - wanted[name].numpy()).max() < 1e-4 for name in wanted)
 
 
-def test_three_shapes_through_one_file(tmp_path: Path) -> None:
+def test_three_shapes_through_one_file(parity: Parity, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     model = models.with_offsets(models.Fusable())
     deploydcn.export_onnx(model, image(4), path, dynamic_shapes=DYNAMIC)
     inputs = [{"x": image(4, size, batch).numpy()} for size, batch in (((14, 17), 2), ((9, 30), 1), ((33, 8), 5))]
-    report = deploydcn.verify((model, image(4)), path, inputs)
-    assert report.passed
+    report = parity((model, image(4)), path, inputs, locate=True)
     assert len(report.cases) == 3
 
 

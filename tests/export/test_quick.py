@@ -9,6 +9,7 @@ import torch
 
 import deploydcn
 from deploydcn.errors import ExportError
+from deploydcn.testing.parity_fixture import Parity
 from tests.export import models
 
 pytestmark = pytest.mark.backend("ort")
@@ -17,13 +18,13 @@ IMAGE = torch.randn(1, 4, 14, 17, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("target", ["ort", "standard"])
-def test_one_model_through_everything(tmp_path: Path, target: str) -> None:
+def test_one_model_through_everything(parity: Parity, tmp_path: Path, target: str) -> None:
     path = tmp_path / "m.onnx"
     model = models.with_offsets(models.Fusable())
     report = deploydcn.export_onnx(model, IMAGE, path, dynamic_shapes=({0: "n", 2: "h", 3: "w"},), target=target)
     assert sum(report.operators.values()) == 3
     assert {check.label.partition(" ")[0] for check in report.checks} == {"example", "x[0]"}
-    assert deploydcn.verify((model, IMAGE), path).passed
+    parity((model, IMAGE), path, locate=True)
 
 
 def test_one_refusal_leaves_nothing(tmp_path: Path) -> None:

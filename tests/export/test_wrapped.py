@@ -12,6 +12,7 @@ from torch import nn
 import deploydcn
 from deploydcn.errors import ExportError
 from deploydcn.nn import DeformConv2d
+from deploydcn.testing.parity_fixture import Parity
 from tests.export.helpers import image
 
 pytestmark = pytest.mark.backend("ort")
@@ -45,12 +46,12 @@ def test_scripts_are_refused_by_name(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_scripts_are_references(tmp_path: Path) -> None:
+def test_scripts_are_references(parity: Parity, tmp_path: Path) -> None:
     plain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Tanh()).eval()
     path = tmp_path / "m.onnx"
     deploydcn.export_onnx(plain, IMAGE, path)
-    assert deploydcn.verify((torch.jit.script(plain), IMAGE), path).passed
-    assert deploydcn.verify((torch.jit.trace(plain, IMAGE), IMAGE), path).passed
+    parity((torch.jit.script(plain), IMAGE), path)
+    parity((torch.jit.trace(plain, IMAGE), IMAGE), path)
 
 
 class CountsBoxes(nn.Module):

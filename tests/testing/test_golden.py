@@ -234,6 +234,7 @@ def test_names_stay_in_their_folder(project: pytest.Pytester) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.backend("ort")
 @pytest.mark.backend("torch")
 def test_a_torch_reference_is_known_by_its_parameters(project: pytest.Pytester) -> None:
     """Its example is recorded too; other weights are other numbers, and another hash. In processes of their own: torch imports once."""

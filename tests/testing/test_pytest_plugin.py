@@ -12,6 +12,7 @@ import pytest
 from onnx import helper
 
 from deploydcn.testing.pytest_plugin import annotation_command
+from tests.parity.graphs import node_named
 
 pytest_plugins = "pytester"
 pytestmark = pytest.mark.backend("ort")
@@ -66,6 +67,26 @@ def test_locate_names_the_layer_and_writes_it(project: pytest.Pytester, kept: bo
     (script,) = (folder if kept else project.path / "base").rglob("reproduce.py")
     assert f"wrote {script.parent}/" in text_of(result)
     assert onnx.load(script.parent / "model.onnx").graph.node[0].name == "conv3"
+
+
+@pytest.mark.parametrize("locate", [False, True])
+def test_a_candidate_that_does_not_run_fails_and_is_located(project: pytest.Pytester, locate: bool) -> None:
+    """Of dynamic size, so that it loads: its shapes contradict each other only when there are some."""
+    good = onnx.load("good.onnx")
+    for value in (*good.graph.input, *good.graph.output):
+        value.type.tensor_type.shape.dim[2].dim_param = "h"
+        value.type.tensor_type.shape.dim[3].dim_param = "w"
+    onnx.save(good, "good.onnx")
+    node_named(good, "conv3").attribute.append(helper.make_attribute("strides", [2, 2]))
+    onnx.save(good, "strided.onnx")
+    project.makepyfile(f"""
+        def test_release(parity):
+            parity("good.onnx", "strided.onnx", shapes={{"x": (1, 4, 8, 8)}}, locate={locate})
+    """)
+    result = project.runpytest()
+    result.assert_outcomes(failed=1)
+    wanted = "*conv3: strides is [[]2, 2[]], in the reference None*" if locate else "*RuntimeFailure: ort * (strided.onnx) failed*"
+    result.stdout.fnmatch_lines([wanted])
 
 
 def test_marks_set_defaults_and_calls_override_them(project: pytest.Pytester) -> None:
