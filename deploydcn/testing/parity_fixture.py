@@ -76,7 +76,8 @@ class Parity:
         except DeployDcnError as error:
             self._record.annotations.append((*place, f"{type(error).__name__}: {error}"))
             raise
-        self._record.annotations.append((*place, report.summary() + notes))
+        found = "" if report.location is None else f"\n{report.location.explanation}"
+        self._record.annotations.append((*place, f"{report.summary()}{found}{notes}"))
         pytest.fail(text)
 
     def _against_model(self, reference: Any, candidate: Any, inputs: Inputs, options: dict[str, Any]) -> ParityReport:
@@ -120,14 +121,14 @@ class Parity:
             self._record.goldens.append(str(path))
         if report.passed:
             return report, ""
+        notes = ""
         if locate:
             worst = golden.cases[report.cases.index(report.worst[0])]
-            located = verify(reference, runner, worst.inputs, locate=True, **options).location
-            report = replace(report, location=located and replace(located, label=worst.label))
+            report, notes = _locate_in_reference(report, reference, runner, worst, options)
         if recording:
-            return report, f"\nnot recorded: {path} stays as it was, since the candidate differs from the reference"
+            return report, f"{notes}\nnot recorded: {path} stays as it was, since the candidate differs from the reference"
         made = golden.provenance
-        return report, f"\n{path} was recorded on {made['date']} of {made['reference']}; if the model was meant to change, {again}"
+        return report, f"{notes}\n{path} was recorded on {made['date']} of {made['reference']}; if the model was meant to change, {again}"
 
     def _golden_path(self, name: str) -> Path:
         if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
@@ -146,25 +147,24 @@ class Parity:
 
     def _text(self, report: ParityReport) -> str:
         """The verdict first, then what the command line prints. The folder of a located layer is written."""
-        written = None
+        written, note = None, ""
         if report.location is not None and report.location.finding is not None:
-            written = write_repro(report.location, self._repro_folder())
+            try:
+                written = write_repro(report.location, self._repro_folder())
+            except (InvalidArgument, OSError) as error:
+                note = f"\nno folder was written: {error}"  # the comparison's failure is what the test is about
         text = io.StringIO()
         print_report(report, Console(file=text, width=140, highlight=False, markup=False), written)
-        return "\n".join(line.rstrip() for line in [report.summary(), *text.getvalue().splitlines()])
+        return "\n".join(line.rstrip() for line in [report.summary(), *text.getvalue().splitlines()]) + note
 
     def _repro_folder(self) -> Path:
         number = self._record.comparisons
         kept = self._item.config.getoption("parity_repro")
         if kept is None:
             return Path(self._request.getfixturevalue("tmp_path")) / f"repro-{number}"
-        folder = Path(kept)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InvalidArgument(f"cannot write --parity-repro {folder}: {error.strerror}; give a folder that may be written") from error
-        test = re.sub(r"[^\w.-]+", "_", self._item.nodeid)
-        return folder / f"{test}-{number}"
+        Path(kept).mkdir(parents=True, exist_ok=True)
+        test = re.sub(r"[^\w.-]+", "_", self._item.nodeid)[-200:]  # names of files have at most 255 bytes
+        return Path(kept) / f"{test}-{number}"
 
     def _end_without(self, error: MissingDependency, place: tuple[str, int]) -> NoReturn:
         """Skip where the package of a backend is not installed; one that is installed and broken is a failure."""
@@ -192,6 +192,22 @@ def _run_reference(reference: Any, candidate: Runner, inputs: Inputs, asked: dic
         "model": model_hash(reference, runner),
     }
     return Golden(cases, Tolerance(0.0, "not compared yet"), provenance)
+
+
+def _locate_in_reference(
+    report: ParityReport, reference: Any, candidate: Runner, worst: GoldenCase, options: dict[str, Any]
+) -> tuple[ParityReport, str]:
+    """A golden holds no layers: today's reference is looked into. Where that is no help, the failure stands as it is."""
+    try:
+        location = verify(reference, candidate, worst.inputs, locate=True, **options).location
+    except UserError as error:
+        return report, f"\nno layer was looked for: {error}"
+    if location is None or location.verdict == "agree":
+        return (
+            report,
+            "\nno layer is to blame: the reference computes today what the candidate does; both have changed since",
+        )
+    return replace(report, location=replace(location, label=worst.label)), ""
 
 
 def _check_inputs(golden: Golden, name: str, candidate: Runner, inputs: Inputs, asked: dict[str, Any], again: str) -> None:

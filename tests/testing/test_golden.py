@@ -157,6 +157,20 @@ def test_locate_compares_with_the_reference_itself(recorded: pytest.Pytester) ->
 
 
 @pytest.mark.backend("ort")
+def test_locate_does_not_hide_the_failure_when_it_cannot_help(recorded: pytest.Pytester) -> None:
+    """The reference has changed as the candidate has; or it is gone, as PyTorch may be where files only are tested."""
+    recorded.makepyfile(test_release=RECORDED.replace('"same.onnx"', '"bad.onnx", locate=True'))
+    Path("good.onnx").write_bytes(Path("bad.onnx").read_bytes())
+    result = recorded.runpytest()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*no layer is to blame: the reference computes today what the candidate does*", "*was recorded on*"])
+    recorded.makepyfile(test_release=RECORDED.replace('"good.onnx", "same.onnx"', '"gone:build", "bad.onnx", locate=True'))
+    result = recorded.runpytest()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*FAIL: *bad.onnx*", "*no layer was looked for: cannot import 'gone'*"])
+
+
+@pytest.mark.backend("ort")
 def test_a_missing_golden_names_the_command(project: pytest.Pytester) -> None:
     project.makepyfile(test_release=RECORDED)
     result = project.runpytest()

@@ -69,6 +69,14 @@ def test_locate_names_the_layer_and_writes_it(project: pytest.Pytester, kept: bo
     assert onnx.load(script.parent / "model.onnx").graph.node[0].name == "conv3"
 
 
+def test_a_folder_that_cannot_be_written_hides_no_failure(project: pytest.Pytester) -> None:
+    Path("taken").write_text("a file")
+    project.makepyfile(test_release=FAILING.replace("seeds=1", "seeds=1, locate=True"))
+    result = project.runpytest("--parity-repro=taken")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*conv3 (Conv)* is the*", "*no folder was written: *taken*"])
+
+
 @pytest.mark.parametrize("locate", [False, True])
 def test_a_candidate_that_does_not_run_fails_and_is_located(project: pytest.Pytester, locate: bool) -> None:
     """Of dynamic size, so that it loads: its shapes contradict each other only when there are some."""

@@ -68,7 +68,7 @@ def test_a_faulty_export_is_located_and_kept(project: Path) -> None:
     tests.write_text(tests.read_text().replace("    return path\n", bug))
     done = run(project)
     assert "3 failed" in done.stdout
-    assert "look_again.0: pads is [0, 0, 2, 2], in the reference [1, 1, 1, 1]" in done.stdout
+    assert done.stdout.count("look_again.0 (deploydcn::DeformConv2d) after 1 more is the first layer that computes something else") >= 3
     folders = [path.parent for path in (project / "failures").glob("*/reproduce.py")]
     assert len(folders) == 3
     assert all(f"wrote failures/{folder.name}/" in done.stdout for folder in folders)
