@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
-from deploydcn.errors import InvalidModel
+from deploydcn.errors import InvalidArgument, InvalidModel
 from deploydcn.onnx_schema import DOMAIN, NAME_SCOPES, OUTPUT_SCOPES
 from deploydcn.ops import OPS, op_named
 from deploydcn.spec import OpSpec
@@ -37,6 +38,23 @@ def operator_name(node: ir.Node) -> str:
 def node_name(node: ir.Node) -> str:
     """A node's name; its output's where it has none."""
     return node.name or node.outputs[0].name or ""
+
+
+def nodes_named(nodes: Sequence[ir.Node], patterns: Sequence[str], layers: Container[tuple[str, str]]) -> set[ir.Node]:
+    """The nodes that names, or patterns such as head.*, mean. layers: the operators of which a message lists the names.
+
+    Raises:
+        InvalidArgument: a name or pattern that no node has.
+    """
+    found: set[ir.Node] = set()
+    for pattern in patterns:
+        # What was one node in the source may be several: layer1 is layer1/Conv_0 and layer1/Relu_1.
+        matching = {node for node in nodes if fnmatchcase(node_name(node), pattern) or f"{node_name(node)}/".startswith(f"{pattern}/")}
+        if not matching:
+            named = [node_name(node) for node in nodes if (node.domain, node.op_type) in layers]
+            raise InvalidArgument(f"no node is named {pattern!r}; wanted one of {', '.join(named[:20])}{' ...' if len(named) > 20 else ''}")
+        found |= matching
+    return found
 
 
 def save(model: ir.Model, path: Path, *, keep_external: bool = False) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,24 +30,17 @@ class Conversion:
     notes: tuple[str, ...]
 
 
-def to_half(model: ir.Model, dtype: str, *, keep_io_types: bool = True) -> Conversion:
+def to_half(model: ir.Model, dtype: str, *, keep_io_types: bool = True, exclude: Sequence[str] = ()) -> Conversion:
     """Convert a model in place; see `deploydcn.export.half_rules` for what stays in float32.
 
     dtype: "float16" or "bfloat16". keep_io_types: inputs and outputs keep float32. Files in half precision already, or
-    converted before, stay as they are.
+    converted before, stay as they are. exclude: names of nodes, or patterns, that stay in float32.
 
     Raises:
-        InvalidArgument: bfloat16 in a file of an opset that has none.
+        InvalidArgument: bfloat16 in a file of an opset that has none, or a name that no node has.
     """
-    half = ir.DataType[dtype.upper()]
-    register_schemas()
-    notes = from_standard(model)  # DeformConv has one type for data and offset; ours takes float32 offsets beside half-precision data
-    if half == ir.DataType.BFLOAT16:
-        notes += _raise_opset(model)
-    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    with unchecked_inference():
-        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
-    rules = Rules(model, half)
+    notes = prepare(model, dtype)
+    rules = Rules(model, ir.DataType[dtype.upper()], exclude)
     rules.decide()
     writer = _Writer(rules)
     writer.convert(keep_io_types=keep_io_types)
@@ -59,6 +52,22 @@ def to_half(model: ir.Model, dtype: str, *, keep_io_types: bool = True) -> Conve
     reasons = ", ".join(f"{len(names)} for {reason}" for reason, names in kept.items()) or "none"
     notes.append(f"{dtype}: {writer.converted} nodes converted; kept in float32: {reasons}; {writer.casts} casts added")
     return Conversion(writer.converted, kept, writer.casts, (*notes, *writer.notes))
+
+
+def prepare(model: ir.Model, dtype: str) -> list[str]:
+    """Bring a model, in place, to where `Rules` can decide: operators that mix types, constants and types known. Returns notes.
+
+    Raises:
+        InvalidArgument: bfloat16 in a file of an opset that has none.
+    """
+    register_schemas()
+    notes = from_standard(model)  # DeformConv has one type for data and offset; ours takes float32 offsets beside half-precision data
+    if ir.DataType[dtype.upper()] == ir.DataType.BFLOAT16:
+        notes += _raise_opset(model)
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    with unchecked_inference():
+        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    return notes
 
 
 def _raise_opset(model: ir.Model) -> list[str]:

@@ -8,12 +8,13 @@ Every rule adds nodes to one table, node -> reason:
   an integer: float16 counts no further than 2048.
 - outputs: arithmetic between the last layer and a float32 output (boxes of a detector reach the image's size).
 - constants: operators with a constant that half precision cannot hold (an epsilon of 1e-12, a factor of 1e6).
+- excluded by name: what the caller wants in float32.
 - no half form: operators that ONNX, or TensorRT, defines for float32 only, and the bodies of If, Loop and Scan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -21,11 +22,12 @@ import numpy as np
 import onnx_ir as ir
 from onnx import defs
 
-from deploydcn.export.graph import constant, input_at
+from deploydcn.export.graph import constant, input_at, nodes_named
 from deploydcn.onnx_schema import DOMAIN
 from deploydcn.ops import OPS
 
 OFFSETS, COORDINATES, OUTPUTS, CONSTANTS, NO_HALF = "offsets", "coordinates", "outputs", "constants", "no half form"
+EXCLUDED = "excluded by name"
 
 
 def _names(text: str) -> frozenset[str]:
@@ -85,15 +87,18 @@ INTEGERS = frozenset(
 
 @dataclass
 class Rules:
-    """The decisions for one model. kept: node -> reason. dtype: the half-precision type."""
+    """The decisions for one model. kept: node -> reason. dtype: the half-precision type. exclude: names of nodes, or patterns."""
 
     model: ir.Model
     dtype: ir.DataType
+    exclude: Sequence[str] = ()
     kept: dict[ir.Node, str] = field(default_factory=dict)
 
     def decide(self) -> None:
         """Fill `kept`."""
         nodes = list(self.model.graph.all_nodes())
+        layers = {("", name) for name in MAKERS} | {(DOMAIN, name) for name in MAKERS}
+        self._keep(nodes_named(nodes, self.exclude, layers), EXCLUDED)
         self._keep_without_half_form(nodes)
         self._keep_positions(nodes)
         self._keep_coordinates()
@@ -227,10 +232,10 @@ class Rules:
         for node in self.model.graph:
             if self.kept.get(node) == OUTPUTS and node.op_type in MOVEMENT:
                 sources = [value for value in node.inputs if value is not None and value.dtype == ir.DataType.FLOAT]
-                if sources and all(self._lowered(value) for value in sources):
+                if sources and all(self.lowered(value) for value in sources):
                     del self.kept[node]
 
-    def _lowered(self, value: ir.Value) -> bool:
+    def lowered(self, value: ir.Value) -> bool:
         """Whether a node yields the value in half precision."""
         node = value.producer()
         schema = schema_of(self.model, node) if node is not None else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,12 @@ def half_dtype(name: str) -> str:
 
 
 def convert_precision(
-    src: str | os.PathLike[str], dst: str | os.PathLike[str], *, dtype: str = "fp16", keep_io_types: bool = True
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    dtype: str = "fp16",
+    keep_io_types: bool = True,
+    exclude: Sequence[str] = (),
 ) -> PrecisionReport:
     """Convert an ONNX file from float32 to half precision, every type explicit, as strongly typed TensorRT networks want it.
 
@@ -75,10 +80,11 @@ def convert_precision(
         dst: the file to write; may be the same.
         dtype: "fp16" or "bf16". bfloat16 raises the file's opset to 22, and ONNX Runtime's CPU provider does not run it.
         keep_io_types: inputs and outputs stay float32; False makes them half precision.
+        exclude: nodes, by name or by a pattern such as "head.*", that stay in float32 too.
 
     Raises:
         InvalidModel: `src` cannot be read, or is not valid ONNX.
-        InvalidArgument: another dtype, or bfloat16 for an opset that has none.
+        InvalidArgument: another dtype, bfloat16 for an opset that has none, or a name that no node has.
         MissingDependency: onnx_ir is not installed.
     """
     start = time.perf_counter()
@@ -97,7 +103,7 @@ def convert_precision(
     except Exception as error:  # protobuf, onnx and onnx_ir have no exception in common
         raise InvalidModel(f"{src} is not a valid ONNX file: {str(error).strip().splitlines()[0]}") from error
     with replace_on_success(dst) as temporary:
-        conversion = to_half(model, wanted, keep_io_types=keep_io_types)
+        conversion = to_half(model, wanted, keep_io_types=keep_io_types, exclude=exclude)
         graph.save(model, temporary)
         try:
             onnx.checker.check_model(str(temporary), full_check=True)

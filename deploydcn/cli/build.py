@@ -31,6 +31,9 @@ def command(
     dtype: Annotated[
         str | None, typer.Option(help="fp16 or bf16: convert the model; offsets, coordinates and decoding stay float32.")
     ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="A node that stays in float32 then, by name or a pattern such as 'head.*'. Repeatable.")
+    ] = None,
     keep_io_types: Annotated[bool, typer.Option(help="Inputs and outputs stay float32 in a converted model.")] = True,
     tf32: Annotated[
         bool | None, typer.Option(help="Round float32 products to 10 bits on tensor cores; by default in converted models only.")
@@ -55,6 +58,7 @@ def command(
             profiles=profiles,
             fp16=fp16,
             dtype=dtype,
+            exclude=exclude or (),
             keep_io_types=keep_io_types,
             tf32=tf32,
             compute_capabilities=compute_capability or (),

@@ -38,6 +38,7 @@ def build_engine(
     profiles: Sequence[Mapping[str, Range]] | None = None,
     fp16: bool = False,
     dtype: str | None = None,
+    exclude: Sequence[str] = (),
     keep_io_types: bool = True,
     tf32: bool | None = None,
     compute_capabilities: Sequence[int | str] = (),
@@ -64,6 +65,7 @@ def build_engine(
         fp16: the short form of dtype="fp16".
         dtype: "fp16" or "bf16" to convert the model to; offsets, coordinates and decoding stay float32 (see
             `deploydcn.export.convert_precision`). None keeps the types of the file; networks are always strongly typed.
+        exclude: nodes, by name or by a pattern such as "head.*", that stay float32 in a converted model.
         keep_io_types: inputs and outputs stay float32 in a converted model.
         tf32: let tensor cores round the factors of float32 products to 10 bits; sums and results stay float32. None: only in
             converted models, where the remaining float32 layers, those that make offsets, get inputs of no more bits.
@@ -91,6 +93,8 @@ def build_engine(
     """
     start = time.perf_counter()
     options = _Options(runtime, fp16, dtype, compute_capabilities, plugins, timing_cache, workspace, timeout, verbosity)
+    if exclude and options.dtype is None:
+        raise InvalidArgument("exclude names nodes that a conversion leaves in float32, and there is none; give dtype too, or leave it out")
     rounded = tf32 if tf32 is not None else options.dtype is not None
     with contextlib.ExitStack() as stack:
         target = stack.enter_context(replace_on_success(engine_path))
@@ -98,7 +102,9 @@ def build_engine(
         lazy_import("onnx_ir", extra=options.runtime.extra)
         cache = stack.enter_context(replace_on_success(timing_cache)) if timing_cache is not None else None
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="deploydcn-build-")))
-        prepared = prepare(onnx_path, scratch, profiles=profiles, dtype=options.dtype, keep_io_types=keep_io_types, tf32=rounded)
+        prepared = prepare(
+            onnx_path, scratch, profiles=profiles, dtype=options.dtype, keep_io_types=keep_io_types, tf32=rounded, exclude=exclude
+        )
         libraries = list(dict.fromkeys([*([plugin_library_path().resolve()] if prepared.plugins else []), *options.plugins]))
         request = {
             "runtime": options.runtime.name,

@@ -49,10 +49,19 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def prepare(source: str | os.PathLike[str], folder: Path, *, profiles: Any, dtype: str | None, keep_io_types: bool, tf32: bool) -> Prepared:
+def prepare(
+    source: str | os.PathLike[str],
+    folder: Path,
+    *,
+    profiles: Any,
+    dtype: str | None,
+    keep_io_types: bool,
+    tf32: bool,
+    exclude: Sequence[str] = (),
+) -> Prepared:
     """Check `source` and write the parser's form of it into `folder`.
 
-    dtype: "float16" or "bfloat16" to convert to; None keeps the file's types.
+    dtype: "float16" or "bfloat16" to convert to; None keeps the file's types. exclude: nodes that stay in float32 then.
 
     Raises:
         InvalidModel: the file or a node in it is not usable; the message names the node.
@@ -67,7 +76,7 @@ def prepare(source: str | os.PathLike[str], folder: Path, *, profiles: Any, dtyp
     _check_profiles(bones, ranges)
     name_nodes(model)
     notes += [] if dtype is not None else _lost_offsets(bones, facts)
-    converted, changes = _rewrite(model, Path(source), facts, dtype=dtype, keep_io_types=keep_io_types, tf32=tf32)
+    converted, changes = _rewrite(model, Path(source), facts, dtype=dtype, keep_io_types=keep_io_types, tf32=tf32, exclude=exclude)
     path = folder / "prepared.onnx"
     from deploydcn.export import graph
 
@@ -101,7 +110,14 @@ def _check_profiles(bones: onnx.ModelProto, profiles: Sequence[Profile]) -> None
 
 
 def _rewrite(
-    model: onnx.ModelProto, source: Path, facts: Mapping[str, Fact], *, dtype: str | None, keep_io_types: bool, tf32: bool
+    model: onnx.ModelProto,
+    source: Path,
+    facts: Mapping[str, Fact],
+    *,
+    dtype: str | None,
+    keep_io_types: bool,
+    tf32: bool,
+    exclude: Sequence[str],
 ) -> tuple[ir.Model, list[str]]:
     import onnx_ir as ir
 
@@ -113,7 +129,7 @@ def _rewrite(
     _annotate(converted, facts)
     notes: list[str] = []
     if dtype is not None:
-        notes += to_half(converted, dtype, keep_io_types=keep_io_types).notes
+        notes += to_half(converted, dtype, keep_io_types=keep_io_types, exclude=exclude).notes
     notes += graph.add_zero_biases(converted)
     for node in _ours(converted):
         _complete(node, tf32=tf32)

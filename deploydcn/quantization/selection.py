@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import onnx_ir as ir
 
-from deploydcn.errors import InvalidArgument
-from deploydcn.export.graph import constant, input_at, node_name, only_consumer, operator_name
+from deploydcn.export.graph import constant, input_at, node_name, nodes_named, only_consumer, operator_name
 from deploydcn.export.half_rules import OFFSETS, POSITIONS, walk_back
 from deploydcn.onnx_schema import DOMAIN
 
@@ -63,7 +61,7 @@ def select(model: ir.Model, exclude: Sequence[str]) -> Selection:
         InvalidArgument: a name or pattern that no node has.
     """
     nodes = list(model.graph)
-    named = _excluded(nodes, exclude)
+    named = nodes_named(nodes, exclude, LAYERS)
     positions = _positions(model)
     selection = Selection()
     for node in model.graph.all_nodes():
@@ -77,20 +75,6 @@ def select(model: ir.Model, exclude: Sequence[str]) -> Selection:
             selection.layers[node] = _weights(node)
     _choose_activations(nodes, selection, named | set(positions))
     return selection
-
-
-def _excluded(nodes: Sequence[ir.Node], patterns: Sequence[str]) -> set[ir.Node]:
-    found: set[ir.Node] = set()
-    for pattern in patterns:
-        # What was one node in the source may be several: layer1 is layer1/Conv_0 and layer1/Relu_1.
-        matching = {node for node in nodes if fnmatchcase(node_name(node), pattern) or f"{node_name(node)}/".startswith(f"{pattern}/")}
-        if not matching:
-            layers = [node_name(node) for node in nodes if (node.domain, node.op_type) in LAYERS]
-            raise InvalidArgument(
-                f"no node is named {pattern!r}; wanted one of {', '.join(layers[:20])}{' ...' if len(layers) > 20 else ''}"
-            )
-        found |= matching
-    return found
 
 
 def _positions(model: ir.Model) -> dict[ir.Node, str]:

@@ -117,6 +117,11 @@ def test_half_precision_keeps_the_offset_in_float32(tmp_path: Path, dtype: str, 
     assert [facts[name] for name in node.input] == [element, element, FLOAT, element, element]
 
 
+def test_an_excluded_node_stays_float32_in_a_converted_model(tmp_path: Path) -> None:
+    _, model = prepared(plain(), tmp_path, dtype="float16", exclude=["conv"])
+    assert {tensor.data_type for tensor in model.graph.initializer} == {FLOAT}
+
+
 # ------------------------------------------------------------------------------------------------- nodes out of spec
 BAD_NODES: dict[str, tuple[dict[str, Any], str]] = {
     "offset channels": ({"offset_channels": 20}, "DeformConv2d input offset: dimension 1 is 20; wanted 18"),

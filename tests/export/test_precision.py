@@ -250,6 +250,14 @@ def test_a_constant_used_in_both_precisions_exists_twice(tmp_path: Path) -> None
     assert sorted(tensor.data_type for tensor in half.graph.initializer if tensor.name.startswith("scalar")) == [FLOAT, HALF]
 
 
+def test_excluded_nodes_stay_float32(tmp_path: Path) -> None:
+    report, half = convert(plain(), tmp_path, exclude=["con*"])
+    assert report.kept == {"excluded by name": ("conv",)}
+    assert type_into(half, "conv")[1] == FLOAT
+    with pytest.raises(InvalidArgument, match="no node is named 'head'; wanted one of conv"):
+        convert(plain(), tmp_path, exclude=["head"])
+
+
 # ------------------------------------------------------------------------------------------------------ inputs, files
 def test_inputs_and_outputs_keep_float32_unless_told(tmp_path: Path) -> None:
     _, half = convert(plain(), tmp_path)
