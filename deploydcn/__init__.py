@@ -15,6 +15,7 @@ from deploydcn.export import (
 )
 from deploydcn.libraries import ort_library_path, plugin_library_path, register_ort_ops
 from deploydcn.parity import ParityReport, verify
+from deploydcn.precision import DriftReport, drift
 from deploydcn.quantization import QuantizeReport, quantize
 from deploydcn.report import write_report
 from deploydcn.runners import Runner, TensorInfo, load
@@ -23,6 +24,7 @@ from deploydcn.visual import VisualReport, visualize
 __all__ = [
     "ConvertReport",
     "DeployDcnError",
+    "DriftReport",
     "EngineReport",
     "ExportError",
     "ExportReport",
@@ -41,6 +43,7 @@ __all__ = [
     "build_engine",
     "convert",
     "convert_precision",
+    "drift",
     "export_onnx",
     "inspect",
     "load",

@@ -7,13 +7,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
 from deploydcn._lazy import lazy_import
 from deploydcn.errors import InternalError, InvalidArgument, InvalidModel
 from deploydcn.files import replace_on_success
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "float16": "float16", "bfloat16": "bfloat16"}
 
@@ -89,19 +92,10 @@ def convert_precision(
     """
     start = time.perf_counter()
     wanted = half_dtype(dtype)
-    ir = lazy_import("onnx_ir", extra="export")
+    model = checked_model(src)
     from deploydcn.export import graph
     from deploydcn.export.half import to_half
-    from deploydcn.onnx_schema import register_schemas
 
-    register_schemas()
-    if not Path(src).is_file():
-        raise InvalidModel(f"{src} does not exist or is a folder; wanted an ONNX file")
-    try:
-        onnx.checker.check_model(os.fspath(src))
-        model = ir.load(os.fspath(src))
-    except Exception as error:  # protobuf, onnx and onnx_ir have no exception in common
-        raise InvalidModel(f"{src} is not a valid ONNX file: {str(error).strip().splitlines()[0]}") from error
     with replace_on_success(dst) as temporary:
         conversion = to_half(model, wanted, keep_io_types=keep_io_types, exclude=exclude)
         graph.save(model, temporary)
@@ -111,3 +105,24 @@ def convert_precision(
             raise InternalError(f"the converted model is not valid ONNX: {error}") from error
     elapsed = time.perf_counter() - start
     return PrecisionReport(Path(dst), wanted, conversion.converted, conversion.kept, conversion.casts, elapsed, conversion.notes)
+
+
+def checked_model(src: str | os.PathLike[str]) -> ir.Model:
+    """The model in a file.
+
+    Raises:
+        InvalidModel: `src` cannot be read, or is not valid ONNX.
+        MissingDependency: onnx_ir is not installed.
+    """
+    onnx_ir = lazy_import("onnx_ir", extra="export")
+    from deploydcn.onnx_schema import register_schemas
+
+    register_schemas()
+    if not Path(src).is_file():
+        raise InvalidModel(f"{src} does not exist or is a folder; wanted an ONNX file")
+    try:
+        onnx.checker.check_model(os.fspath(src))
+        model: ir.Model = onnx_ir.load(os.fspath(src))
+    except Exception as error:  # protobuf, onnx and onnx_ir have no exception in common
+        raise InvalidModel(f"{src} is not a valid ONNX file: {str(error).strip().splitlines()[0]}") from error
+    return model

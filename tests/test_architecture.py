@@ -22,11 +22,12 @@ ALLOWED = {
     "engine": {"ops", "runners", "export", "engine"},
     "vision": {"vision"},
     "quantization": {"ops", "export", "parity", "runners", "vision", "quantization"},
+    "precision": {"export", "quantization", "runners", "precision"},
     "testing": {"ops", "runners", "parity", "cli", "testing"},
     "visual": {"ops", "nn", "runners", "export", "vision", "visual"},
     "report": {"parity", "vision", "visual", "report"},
     "bench": {"ops", "export", "bench"},
-    "cli": {"ops", "runners", "parity", "export", "engine", "quantization", "vision", "visual", "report", "bench", "cli"},
+    "cli": {"ops", "runners", "parity", "export", "engine", "quantization", "precision", "vision", "visual", "report", "bench", "cli"},
 }
 LEAVES = {"tensorrt_runtimes", "errors", "_lazy", "files", "spec", "libraries", "onnx_schema", "doctor"}
 
@@ -86,9 +87,9 @@ heavy = {"torch", "onnxruntime", "torchvision", "onnx_ir", "tensorrt", "tensorrt
 assert not heavy, heavy
 from deploydcn.cli import app
 from typer.testing import CliRunner
-for arguments in ([], ["export"], ["convert"], ["inspect"], ["quantize"], ["build"], ["verify"], ["run"], ["visualize"], ["doctor"]):
-    result = CliRunner().invoke(app, [*arguments, "--help"])
-    assert result.exit_code == 0, (arguments, result.output, result.exception)
+for command in (None, "export", "convert", "inspect", "quantize", "drift", "build", "verify", "run", "visualize", "doctor"):
+    result = CliRunner().invoke(app, [*([command] if command else []), "--help"])
+    assert result.exit_code == 0, (command, result.output, result.exception)
 for call, extra in ((lambda: deploydcn.load("m.onnx"), "cpu"), (lambda: deploydcn.load("m.py:f", "torch"), "export"),
                     (lambda: deploydcn.export_onnx(None, None, "m.onnx"), "export"),
                     (lambda: deploydcn.build_engine("m.onnx", "m.engine"), "gpu"),
@@ -96,6 +97,7 @@ for call, extra in ((lambda: deploydcn.load("m.onnx"), "cpu"), (lambda: deploydc
                     (lambda: deploydcn.convert_precision("m.onnx", "h.onnx"), "export"),
                     (lambda: deploydcn.convert("m.onnx", "h.onnx", target="ort"), "export"),
                     (lambda: deploydcn.quantize("m.onnx", "h.onnx", {}), "export"),
+                    (lambda: deploydcn.drift("m.onnx", {}, dtype="int8"), "export"),
                     (lambda: deploydcn.inspect("m.onnx"), "export"),
                     (lambda: deploydcn.visualize("m.onnx", "photo.jpg"), "report")):
     try:

@@ -81,6 +81,24 @@ def parse_profiles(texts: Sequence[str] | None) -> list[dict[str, Range]] | None
     return profiles or None
 
 
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """ "640x480" -> (640, 480), height first."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]+)x([0-9]+)", text)
+    if match is None:
+        raise InvalidArgument(f"--size {text!r}; wanted HEIGHTxWIDTH, as in 640x640")
+    return int(match[1]), int(match[2])
+
+
+def parse_numbers(name: str, text: str) -> tuple[float, ...]:
+    """ "0.5,0.4" -> (0.5, 0.4)."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InvalidArgument(f"--{name} {text!r}; wanted numbers with commas between, as in 0.485,0.456,0.406") from None
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A table with a title; every column but the first aligned to the right."""
     result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

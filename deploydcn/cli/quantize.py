@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from deploydcn.cli.options import Json, console, print_json, table
-from deploydcn.errors import InvalidArgument
+from deploydcn.cli.options import Json, console, parse_numbers, parse_size, print_json, table
 from deploydcn.quantization import METHODS, OutputAgreement, quantize
 
 
@@ -48,10 +46,10 @@ def command(
         method=method,
         activations=activations,
         exclude=exclude or (),
-        size=_parse_size(size),
+        size=parse_size(size),
         fit=fit,
-        mean=_parse_numbers("mean", mean),
-        std=_parse_numbers("std", std),
+        mean=parse_numbers("mean", mean),
+        std=parse_numbers("std", std),
         limit=limit,
         narrow_weights=narrow_weights,
         progress=not as_json,
@@ -76,19 +74,3 @@ def _cells(output: OutputAgreement) -> tuple[str, ...]:
         return output.mismatch, "", "", "", ""
     decibels = f"{output.sqnr_db:.1f}", f"{output.channels_db:.1f}"
     return *decibels, f"{output.cosine:.6f}", f"{output.max_abs:.3g}", "" if output.top1 is None else f"{output.top1:.1%}"
-
-
-def _parse_size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"([0-9]+)x([0-9]+)", text)
-    if match is None:
-        raise InvalidArgument(f"--size {text!r}; wanted HEIGHTxWIDTH, as in 640x640")
-    return int(match[1]), int(match[2])
-
-
-def _parse_numbers(name: str, text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise InvalidArgument(f"--{name} {text!r}; wanted numbers with commas between, as in 0.485,0.456,0.406") from None

@@ -68,14 +68,8 @@ def _quantize_weights(model: ir.Model, node: ir.Node, where: Weights, scales: Sc
     for name, values in (("weight", array), ("bias", real_bias)):
         if values is not None and not np.all(np.isfinite(values)):
             raise InvalidModel(f"node {node_name(node)!r}: its {name} has values that are not finite; wanted numbers; or exclude the node")
-    others = tuple(axis for axis in range(array.ndim) if axis != where.axis)
-    scale = np.abs(array).max(axis=others, initial=0).astype(np.float64) / scheme.weight_limit
-    if real_bias is not None:
-        scale = np.maximum(scale, np.abs(real_bias) / (float(x_scale) * INT32_MAX) * 1.001)
-    scale = np.where(scale > np.finfo(np.float32).tiny, scale, 1).astype(np.float32)
-    shape = [-1 if axis == where.axis else 1 for axis in range(array.ndim)]
-    limit = scheme.weight_limit
-    whole = np.clip(np.rint(array / scale.reshape(shape)), -limit, limit).astype(np.int8)
+    bias_limit = None if real_bias is None else np.abs(real_bias) / (float(x_scale) * INT32_MAX) * 1.001
+    whole, scale = whole_weights(array, where.axis, scheme.weight_limit, at_least=bias_limit)
     name = weight.name or node_name(node)
     made = [new_initializer(model, whole, f"{name}.int8"), new_initializer(model, scale, f"{name}.scale")]
     made.append(new_initializer(model, np.zeros(scale.shape, np.int8), f"{name}.zero_point"))
@@ -85,6 +79,21 @@ def _quantize_weights(model: ir.Model, node: ir.Node, where: Weights, scales: Sc
         units = np.clip(np.rint(real_bias / unit.astype(np.float64)), -INT32_MAX, INT32_MAX).astype(np.int32)
         made = [new_initializer(model, units, f"{bias.name}.int32"), new_initializer(model, unit, f"{bias.name}.scale")]
         _dequantize_before(node, where.bias, made, 0, bias)
+
+
+def whole_weights(array: np.ndarray, axis: int, limit: int, *, at_least: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Weights as int8, symmetric, and a float32 scale per index of `axis`. limit: the largest magnitude. at_least: of the scales."""
+    others = tuple(other for other in range(array.ndim) if other != axis)
+    scale = np.abs(array).max(axis=others, initial=0).astype(np.float64) / limit
+    if at_least is not None:
+        scale = np.maximum(scale, at_least)
+    scale = np.where(scale > np.finfo(np.float32).tiny, scale, 1).astype(np.float32)
+    return np.clip(np.rint(array / along(scale, axis, array.ndim)), -limit, limit).astype(np.int8), scale
+
+
+def along(scale: np.ndarray, axis: int, rank: int) -> np.ndarray:
+    """Scales in a shape that broadcasts over weights."""
+    return scale.reshape([-1 if other == axis else 1 for other in range(rank)])
 
 
 def _dequantize_before(node: ir.Node, index: int, inputs: list[ir.Value], axis: int, like: ir.Value) -> None:

@@ -55,7 +55,7 @@ def run(
 ) -> QuantizeReport:
     """See `deploydcn.quantize`."""
     start = time.perf_counter()
-    model, notes = _prepared(source)
+    model, notes = prepared(source)
     opset = model.opset_imports[""]
     selection = select(model, exclude)
     layers = tuple(
@@ -67,9 +67,9 @@ def run(
         reasons = "; ".join(f"{layer.node}: {layer.kept}" for layer in layers[:5]) or "it has no convolutions or matrix products"
         raise ExportError(f"{source} has no layer that could compute with 8 bits: {reasons}")
     with tempfile.TemporaryDirectory() as folder, replace_on_success(result) as temporary:
-        reference = _observable(model, selection, Path(folder) / "float.onnx")
+        reference = observable(model, selection, Path(folder) / "float.onnx")
         samples = samples_of(calibration, reference.inputs, images, limit)
-        ranges = _calibrate(reference, model, selection, samples, method, progress=progress)
+        ranges = calibrate(reference, model, selection, samples, method, progress=progress)
         insert(model, selection, ranges, scheme)
         infer(model)
         notes += TARGETS[target].rewrite(model)
@@ -97,7 +97,7 @@ def run(
     )
 
 
-def _prepared(source: Path) -> tuple[ir.Model, list[str]]:
+def prepared(source: Path) -> tuple[ir.Model, list[str]]:
     """The model with our deformable operators and ONNX's own convolutions, batch norms and activations fused as they run."""
     model = read(source)
     notes: list[str] = []
@@ -117,7 +117,7 @@ def _prepared(source: Path) -> tuple[ir.Model, list[str]]:
     return model, notes
 
 
-def _observable(model: ir.Model, selection: Selection, path: Path) -> Runner:
+def observable(model: ir.Model, selection: Selection, path: Path) -> Runner:
     """The float32 model with every activation that needs a range as an output."""
     outputs = list(model.graph.outputs)
     known = set(outputs) | set(model.graph.inputs)
@@ -131,11 +131,16 @@ def _measured(selection: Selection) -> list[ir.Value]:
     return [value for value, shared in selection.activations.items() if shared is None and value.const_value is None]
 
 
-def _calibrate(
+def calibrate(
     reference: Runner, model: ir.Model, selection: Selection, samples: Samples, method: str, *, progress: bool
 ) -> dict[ir.Value, tuple[float, float]]:
+    """The range of every activation that needs one, over all samples. reference: made by `observable`.
+
+    Raises:
+        InvalidArgument: an activation is not finite.
+    """
     measured = {value.name or "": (value, Observer()) for value in _measured(selection)}
-    for index, feeds in enumerate(_tracked(samples, "calibrating", progress)):
+    for index, feeds in enumerate(tracked(samples, "calibrating", progress)):
         arrays = {**feeds, **reference.run(feeds)}
         for name, (value, observer) in measured.items():  # in the order of their computation: the first that is wrong is named
             array = arrays[name]
@@ -154,7 +159,7 @@ def _compare(reference: Runner, path: Path, samples: Samples, names: Sequence[st
     try:
         candidate = load(path, "ort")
         sums = {name: Agreement(name) for name in names}
-        for feeds in _tracked(samples, "comparing", progress):
+        for feeds in tracked(samples, "comparing", progress):
             wanted, got = reference.run(feeds), candidate.run(feeds)
             for name, total in sums.items():
                 total.add(wanted[name], got[name])
@@ -174,5 +179,6 @@ def _doubts(agreement: Sequence[OutputAgreement]) -> list[str]:
     ]
 
 
-def _tracked(items: Iterable[Item], label: str, shown: bool) -> Iterable[Item]:
+def tracked(items: Iterable[Item], label: str, shown: bool) -> Iterable[Item]:
+    """With a progress bar on standard error where that is wanted."""
     return track(items, label, transient=True, console=Console(stderr=True)) if shown else items
