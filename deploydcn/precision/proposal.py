@@ -37,7 +37,7 @@ def propose(lowering: Lowering, noise: Noise, allowed: float) -> tuple[str, ...]
         active = best[2]
     if chosen and not any(lowering.sources[index].constants for index in active):
         return None
-    return _without_idle(lowering, chosen, active)
+    return _without_needless(lowering, noise, chosen, allowed)
 
 
 def _loudness(noise: Noise, sources: Collection[int]) -> float:
@@ -45,10 +45,10 @@ def _loudness(noise: Noise, sources: Collection[int]) -> float:
     return float(np.nan_to_num(noise.outputs[sorted(sources)], posinf=1e30).sum())
 
 
-def _without_idle(lowering: Lowering, chosen: list[str], active: frozenset[int]) -> tuple[str, ...]:
-    """Leave out names that make no difference to what is rounded."""
+def _without_needless(lowering: Lowering, noise: Noise, chosen: list[str], allowed: float) -> tuple[str, ...]:
+    """Leave out names without which the prediction is good enough too: what was chosen late may have made them so."""
     for name in list(reversed(chosen)):
         rest = [other for other in chosen if other != name]
-        if lowering.active(rest) == active:
+        if noise.together(lowering.active(rest)) <= allowed:
             chosen = rest
     return tuple(chosen)

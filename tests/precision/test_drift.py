@@ -167,16 +167,24 @@ def test_files_that_are_lowered_already(tmp_path: Path, network: Path) -> None:
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", TARGETS)
-def test_trained_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
-    monkeypatch.syspath_prepend(str(SAMPLES))
-    from s03_digits import digits, train
+@pytest.fixture(scope="module")
+def trained_digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.ndarray]]:
+    """Sample 03 and images for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SAMPLES))
+        from s03_digits import digits, train
 
-    model, (train_x, _, test_x, _) = train(), digits()
-    deploydcn.export_onnx(model, test_x[:8], tmp_path / "float.onnx", dynamic_shapes=({0: "n"},), check=False)
-    data = {deploydcn.load(tmp_path / "float.onnx").inputs[0].name: train_x[:40].numpy()}
-    report = deploydcn.drift(tmp_path / "float.onnx", data, dtype=dtype, target_db={"fp16": 72, "bf16": 54, "int8": 45}[dtype], probes=40)
+        model, (train_x, _, test_x, _) = train(epochs=3), digits()
+    path = tmp_path_factory.mktemp("digits") / "float.onnx"
+    deploydcn.export_onnx(model, test_x[:8], path, dynamic_shapes=({0: "n"},), check=False)
+    return path, {deploydcn.load(path).inputs[0].name: train_x[:40].numpy()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "target_db"), [("fp16", 72), ("bf16", 54), ("int8", 45)])
+def test_trained_digits(trained_digits: tuple[Path, dict[str, np.ndarray]], dtype: str, target_db: float) -> None:
+    report = deploydcn.drift(*trained_digits, dtype=dtype, target_db=target_db, probes=40)
+    assert report.everything.measured_db < target_db
     assert abs(report.everything.predicted_db - report.everything.measured_db) < PREDICTED_WITHIN_DB
     assert report.reached
 
