@@ -41,7 +41,7 @@ def drift(
     and to the model's outputs is measured. Of several roundings the noise powers are added up; that prediction is compared with
     the lowered model on all samples. Offsets of deformable convolutions are always float32. With a target, layers are given back to
     float32, those first whose noise is largest, until the lowered file, written and run, reaches it. Memory holds
-    one sample's activations twice, and the weights three times.
+    one sample's activations twice, and the weights twice.
 
     Args:
         src: the float32 file.

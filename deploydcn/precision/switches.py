@@ -77,12 +77,14 @@ class _Editor:
         self.graph.input.append(helper.make_tensor_value_info(SWITCHES, TensorProto.BOOL, [len(self.lowering.sources)]))
         for node in nodes:
             node.input[:] = [self._renamed.get(name, name) for name in node.input]
-            if node.output and node.output[0] in self._constants:
-                self._switch_constants(node, self._constants[node.output[0]])
+            place = node.output[0] if node.output else ""
             rounded = [(at, name) for at, name in enumerate(node.output) if name in self._activations]
             for at, name in rounded:
                 node.output[at] = self.exact[name] = f"{name}/exact"
-            self._nodes.append(node)
+            if place in self._constants:
+                self._switch_constants(node, self._constants[place])
+            else:
+                self._nodes.append(node)
             for _, name in rounded:
                 self._switch(self._activations[name], name, self.exact[name], name)
         del self.graph.node[:]
@@ -96,11 +98,21 @@ class _Editor:
         self._choose(index, rounded, exact, result)
 
     def _switch_constants(self, node: onnx.NodeProto, index: int) -> None:
+        """The node twice, and a choice of what it returns: constants that are chosen are none, and runtimes pack those only."""
+        other = onnx.NodeProto()
+        other.CopyFrom(node)
+        other.name = f"{node.name}/rounded"
         for at, array in self.lowering.sources[index].constants.items():
-            rounded, result = f"{node.output[0]}/constant_{at}/rounded", f"{node.output[0]}/constant_{at}"
-            self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array, np.float32), rounded))
-            self._choose(index, rounded, node.input[at], result)
-            node.input[at] = result
+            other.input[at] = f"{node.output[0]}/constant_{at}"
+            self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array, np.float32), other.input[at]))
+        results = list(node.output)
+        for at, name in enumerate(results):
+            if name:
+                node.output[at], other.output[at] = f"{name}/plain", f"{name}/of_rounded"
+        self._nodes += [node, other]
+        for at, name in enumerate(results):
+            if name:
+                self._choose(index, other.output[at], node.output[at], name)
 
     def _choose(self, index: int, rounded: str, exact: str, result: str) -> None:
         """result = rounded where the switch is on, else exact."""
