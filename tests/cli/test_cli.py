@@ -164,3 +164,23 @@ def test_doctor_notices_both_onnxruntimes(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(broken) == 1
     assert "are installed over each other" in broken[0].detail
     assert "pip uninstall -y onnxruntime onnxruntime-gpu" in broken[0].fix
+
+
+# ------------------------------------------------------------------------------------------------------------------- drift
+def test_drift_prints_a_command_that_makes_its_proposal(folder: Path) -> None:
+    np.savez(folder / "typical.npz", input=np.random.default_rng(0).random((3, 3, 9, 11)).astype(np.float32))
+    base = ["drift", "net.onnx", "--calibrate", "typical.npz"]
+    done = deploydcn(*base, "--dtype", "int8", "--target-db", "10", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["reached"]
+    assert report["command"] == "deploydcn quantize net.onnx -o net.int8.onnx --calibrate typical.npz"
+    again = deploydcn(*report["command"].split()[1:], cwd=folder)
+    assert again.returncode == 0, again.stderr
+    missed = deploydcn(*base, "--dtype", "fp16", "--target-db", "300", "-o", "half.onnx", cwd=folder)
+    assert missed.returncode == 1
+    assert "300 dB cannot be reached" in missed.stdout
+    assert not (folder / "half.onnx").exists()
+    wrong = deploydcn(*base, "--dtype", "fp8", cwd=folder)
+    assert wrong.returncode == 2
+    assert "dtype is 'fp8'; wanted one of fp16, bf16, int8" in wrong.stderr
