@@ -27,8 +27,10 @@ ALLOWED = {
     "visual": {"ops", "nn", "runners", "export", "vision", "visual"},
     "report": {"parity", "vision", "visual", "report"},
     "bench": {"ops", "export", "bench"},
-    "cli": {"ops", "runners", "parity", "export", "engine", "quantization", "precision", "vision", "visual", "report", "bench", "cli"},
+    "serving": {"runners", "parity", "testing", "vision", "visual", "serving"},
 }
+ALLOWED["cli"] = {*ALLOWED, "cli"} - {"nn", "testing"}
+
 LEAVES = {"tensorrt_runtimes", "errors", "_lazy", "files", "spec", "libraries", "onnx_schema", "doctor"}
 
 
@@ -87,7 +89,7 @@ heavy = {"torch", "onnxruntime", "torchvision", "onnx_ir", "tensorrt", "tensorrt
 assert not heavy, heavy
 from deploydcn.cli import app
 from typer.testing import CliRunner
-for command in (None, "export", "convert", "inspect", "quantize", "drift", "build", "verify", "run", "visualize", "doctor"):
+for command in (None, "export", "convert", "inspect", "quantize", "drift", "build", "verify", "run", "serve", "visualize", "doctor"):
     result = CliRunner().invoke(app, [*([command] if command else []), "--help"])
     assert result.exit_code == 0, (command, result.output, result.exception)
 for call, extra in ((lambda: deploydcn.load("m.onnx"), "cpu"), (lambda: deploydcn.load("m.py:f", "torch"), "export"),

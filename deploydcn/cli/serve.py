@@ -1,0 +1,103 @@
+"""Answer inference requests: Open Inference Protocol v2 (KServe, Triton) over HTTP and gRPC."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deploydcn._lazy import lazy_import
+from deploydcn.cli.options import console
+from deploydcn.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from deploydcn.serving.server import Server
+
+TOKEN_VARIABLE = "DEPLOYDCN_TOKEN"
+
+
+def command(
+    models: Annotated[list[str], typer.Argument(help="Model files (.onnx, .engine, .plan), NAME=FILE, or folders of NAME/VERSION/FILE.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of the machine's.")] = "127.0.0.1",
+    http: Annotated[int, typer.Option(help="Port for HTTP; 0 takes a free one.")] = 8000,
+    grpc: Annotated[int, typer.Option(help="Port for gRPC; 0 takes a free one.")] = 8001,
+    no_http: Annotated[bool, typer.Option("--no-http", help="Do not answer HTTP.")] = False,
+    no_grpc: Annotated[bool, typer.Option("--no-grpc", help="Do not answer gRPC.")] = False,
+    max_batch: Annotated[int, typer.Option(help="Requests that run together at most; 0 runs each by itself.")] = 8,
+    delay_ms: Annotated[float, typer.Option(help="Milliseconds that a request waits for others while nothing runs.")] = 0.0,
+    queue: Annotated[int, typer.Option(help="Requests that wait per model at most; further ones get 503.")] = 256,
+    instances: Annotated[int, typer.Option(help="Runs of one model under way at once.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="Threads of ONNX Runtime per run; its default if left out.")] = None,
+    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Faster, less precise products, on processors with matrix tiles.")] = False,
+    engine_runtime: Annotated[str, typer.Option(help="What runs engines: tensorrt or tensorrt-rtx.")] = "tensorrt",
+    timeout: Annotated[float, typer.Option(help="Seconds that a request may take.")] = 30.0,
+    max_body_mb: Annotated[float, typer.Option(help="Megabytes (2^20 bytes) of a request at most.")] = 64.0,
+    max_connections: Annotated[int, typer.Option(help="HTTP connections, and gRPC calls, at once.")] = 512,
+    header_timeout: Annotated[float, typer.Option(help="Seconds for a request's headers to arrive.")] = 10.0,
+    drain: Annotated[float, typer.Option(help="Seconds for requests under way when the server is told to stop.")] = 30.0,
+    token_file: Annotated[Path | None, typer.Option(help=f"File with the bearer token; or set {TOKEN_VARIABLE}.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="PEM file with the server's certificate.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file with its key.")] = None,
+    tls_client_ca: Annotated[Path | None, typer.Option(help="PEM file: clients must show a certificate signed by these.")] = None,
+    model_control: Annotated[
+        bool | None, typer.Option("--model-control/--no-model-control", help="Clients may load and unload; see README.")
+    ] = None,
+    watch: Annotated[float | None, typer.Option(help="Seconds between looks for changed model files, which are loaded anew.")] = None,
+    no_self_check: Annotated[bool, typer.Option("--no-self-check", help="Do not compare with MODEL.golden.npz.")] = False,
+    access_log: Annotated[bool, typer.Option("--access-log", help="Write a line per request to standard error.")] = False,
+) -> None:
+    lazy_import("uvicorn", extra="serve")
+    lazy_import("grpc", extra="serve", package="grpcio")
+    lazy_import("msgspec", extra="serve")
+    lazy_import("starlette", extra="serve")
+    lazy_import("prometheus_client", extra="serve", package="prometheus-client")
+    from deploydcn.serving.batcher import BatchLimits
+    from deploydcn.serving.options import ModelOptions, ServerOptions, Tls
+    from deploydcn.serving.server import serve
+
+    if (tls_cert is None) != (tls_key is None) or (tls_client_ca is not None and tls_cert is None):
+        raise InvalidArgument("TLS needs --tls-cert and --tls-key, and --tls-client-ca only with them")
+    options = ServerOptions(
+        host=host,
+        http=None if no_http else http,
+        grpc=None if no_grpc else grpc,
+        token=_token(token_file),
+        tls=None if tls_cert is None or tls_key is None else Tls(tls_cert, tls_key, tls_client_ca),
+        timeout=timeout,
+        max_body=round(max_body_mb * 2**20),
+        max_connections=max_connections,
+        header_timeout=header_timeout,
+        drain=drain,
+        access_log=access_log,
+        model_control=model_control,
+        watch=watch,
+    )
+    model_options = ModelOptions(
+        BatchLimits(max_batch, delay_ms / 1e3, queue), instances, threads, bfloat16, engine_runtime, self_check=not no_self_check
+    )
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    serve(models, model_options, options, started=_announce)
+
+
+def _token(file: Path | None) -> str | None:
+    if file is None:
+        return os.environ.get(TOKEN_VARIABLE)
+    try:
+        return file.read_text().strip()
+    except OSError as error:
+        raise InvalidArgument(f"cannot read the token from {file}: {error.strerror}") from error
+
+
+def _announce(server: Server) -> None:
+    options = server.options
+    scheme = "http" if options.tls is None else "https"
+    for model in server.service.repository.loaded():
+        batch = f"batches of up to {model.max_batch}" if model.max_batch else "one by one"
+        console.print(f"{model.name} version {model.version}: {model.path}, {batch}", soft_wrap=True)
+    if server.http_port is not None:
+        console.print(f"HTTP {scheme}://{options.host}:{server.http_port}", soft_wrap=True)
+    if server.grpc_port is not None:
+        console.print(f"gRPC {options.host}:{server.grpc_port}", soft_wrap=True)

@@ -1,0 +1,161 @@
+"""The Open Inference Protocol v2 over gRPC."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from deploydcn.serving import grpc_codec
+from deploydcn.serving.messages import MESSAGES
+from deploydcn.serving.refusal import Refusal
+from deploydcn.serving.service import Service
+from deploydcn.serving.tracing import span
+
+SERVICE = "inference.GRPCInferenceService"
+
+CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    500: grpc.StatusCode.INTERNAL,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+HEALTH = ("ServerLive", "ServerReady")
+
+log = logging.getLogger("deploydcn.serving")
+Method = Callable[[Any, Any], Awaitable[Any]]
+
+
+def create_handlers(service: Service) -> grpc.GenericRpcHandler:
+    """Handlers of all calls, for `grpc.aio.Server.add_generic_rpc_handlers`."""
+    calls = _Calls(service)
+    methods: dict[str, tuple[Method, str, str]] = {
+        "ServerLive": (calls.server_live, "Nothing", "ServerLiveResponse"),
+        "ServerReady": (calls.server_ready, "Nothing", "ServerReadyResponse"),
+        "ServerMetadata": (calls.server_metadata, "Nothing", "ServerMetadataResponse"),
+        "ModelReady": (calls.model_ready, "ModelVersion", "ModelReadyResponse"),
+        "ModelMetadata": (calls.model_metadata, "ModelVersion", "ModelMetadataResponse"),
+        "ModelConfig": (calls.model_config, "ModelVersion", "ModelConfigResponse"),
+        "ModelStatistics": (calls.model_statistics, "ModelVersion", "ModelStatisticsResponse"),
+        "ModelInfer": (calls.model_infer, "ModelInferRequest", "ModelInferResponse"),
+        "RepositoryIndex": (calls.repository_index, "RepositoryIndexRequest", "RepositoryIndexResponse"),
+        "RepositoryModelLoad": (calls.repository_load, "RepositoryModelRequest", "Nothing"),
+        "RepositoryModelUnload": (calls.repository_unload, "RepositoryModelRequest", "Nothing"),
+    }
+    handlers = {
+        name: grpc.unary_unary_rpc_method_handler(
+            _guarded(service, name, method),
+            request_deserializer=MESSAGES[request].FromString,
+            response_serializer=MESSAGES[response].SerializeToString,
+        )
+        for name, (method, request, response) in methods.items()
+    }
+    handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
+        calls.stream,
+        request_deserializer=MESSAGES["ModelInferRequest"].FromString,
+        response_serializer=MESSAGES["ModelStreamInferResponse"].SerializeToString,
+    )
+    return grpc.method_handlers_generic_handler(SERVICE, handlers)
+
+
+def _guarded(service: Service, name: str, method: Method) -> Method:
+    """The call with authorization, tracing, the access log, and refusals as gRPC's codes."""
+
+    async def call(request: Any, context: Any) -> Any:
+        begin, status = time.perf_counter(), 200
+        metadata = dict(context.invocation_metadata() or ())
+        try:
+            with span(name, metadata, {"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": name}):
+                if name not in HEALTH:
+                    service.authorize(metadata.get("authorization"))
+                return await method(request, context)
+        except Refusal as refusal:
+            status = refusal.status
+            if refusal.retry_after is not None:
+                context.set_trailing_metadata((("retry-after", str(refusal.retry_after)),))
+            await context.abort(CODES.get(status, grpc.StatusCode.FAILED_PRECONDITION), str(refusal))
+        except Exception as error:
+            if isinstance(error, grpc.aio.AbortError):
+                raise
+            status = 500
+            log.exception("%s failed", name)
+            await context.abort(grpc.StatusCode.INTERNAL, "a bug in the server; its log says more")
+        finally:
+            service.log("grpc", context.peer(), name, status, time.perf_counter() - begin)
+
+    return call
+
+
+class _Calls:
+    """Each call: a request message in, a response message out."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def server_live(self, request: Any, context: Any) -> Any:
+        return MESSAGES["ServerLiveResponse"](live=True)
+
+    async def server_ready(self, request: Any, context: Any) -> Any:
+        return MESSAGES["ServerReadyResponse"](ready=self._service.ready)
+
+    async def server_metadata(self, request: Any, context: Any) -> Any:
+        return MESSAGES["ServerMetadataResponse"](**self._service.metadata())
+
+    async def model_ready(self, request: Any, context: Any) -> Any:
+        try:
+            self._service.repository.get(request.name, request.version)
+        except Refusal:
+            return MESSAGES["ModelReadyResponse"](ready=False)
+        return MESSAGES["ModelReadyResponse"](ready=not self._service.draining)
+
+    async def model_metadata(self, request: Any, context: Any) -> Any:
+        return MESSAGES["ModelMetadataResponse"](**self._service.model_metadata(request.name, request.version))
+
+    async def model_config(self, request: Any, context: Any) -> Any:
+        return MESSAGES["ModelConfigResponse"](config=self._service.model_config(request.name, request.version))
+
+    async def model_statistics(self, request: Any, context: Any) -> Any:
+        answer = self._service.statistics(request.name, request.version)
+        rows = [{key: value for key, value in row.items() if key != "memory_usage"} for row in answer["model_stats"]]
+        return MESSAGES["ModelStatisticsResponse"](model_stats=rows)
+
+    async def model_infer(self, request: Any, context: Any) -> Any:
+        remaining = context.time_remaining()
+        limit = self._service.options.timeout
+        return await self._infer(request, limit if remaining is None else min(limit, max(0.0, remaining)))
+
+    async def stream(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        """Answers in the order of the requests; a refused one does not end the stream."""
+        response = MESSAGES["ModelStreamInferResponse"]
+        try:
+            self._service.authorize(dict(context.invocation_metadata() or ()).get("authorization"))
+        except Refusal as refusal:
+            await context.abort(CODES[refusal.status], str(refusal))
+        async for request in requests:
+            try:
+                yield response(infer_response=await self._infer(request, self._service.options.timeout))
+            except Refusal as refusal:
+                yield response(error_message=str(refusal), infer_response=MESSAGES["ModelInferResponse"](id=request.id))
+
+    async def repository_index(self, request: Any, context: Any) -> Any:
+        return MESSAGES["RepositoryIndexResponse"](models=self._service.repository.index(ready=request.ready))
+
+    async def repository_load(self, request: Any, context: Any) -> Any:
+        await self._service.load(request.model_name, set(request.parameters))
+        return MESSAGES["Nothing"]()
+
+    async def repository_unload(self, request: Any, context: Any) -> Any:
+        await self._service.unload(request.model_name)
+        return MESSAGES["Nothing"]()
+
+    async def _infer(self, request: Any, limit: float) -> Any:
+        model = self._service.repository.get(request.model_name, request.model_version)
+        decoded = grpc_codec.decode(request)
+        outputs = await model.infer(decoded, limit)
+        return grpc_codec.encode(outputs, model=model.name, version=str(model.version), id=decoded.id)

@@ -1,0 +1,107 @@
+"""What a server can be told, with defaults that suit one machine and no strangers."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deploydcn.errors import InvalidArgument
+from deploydcn.serving.batcher import BatchLimits
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How models are run.
+
+    instances: runs of one model under way at once. threads: of ONNX Runtime per run; its default when None. engine_runtime: what
+    runs .engine and .plan files, "tensorrt" or "tensorrt-rtx". bfloat16: see `register_ort_ops`. self_check: compare with MODEL.golden.npz.
+    """
+
+    batch: BatchLimits = field(default_factory=BatchLimits)
+    instances: int = 1
+    threads: int | None = None
+    bfloat16: bool = False
+    engine_runtime: str = "tensorrt"
+    self_check: bool = True
+
+    def __post_init__(self) -> None:
+        _at_least("--max-batch", self.batch.size, 0)
+        _at_least("--delay-ms", self.batch.delay, 0)
+        _at_least("--queue", self.batch.queue, 1)
+        _at_least("--instances", self.instances, 1)
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Files in PEM form. client_ca: clients must show a certificate that one of these authorities signed."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+    def __post_init__(self) -> None:
+        for path in (self.certificate, self.key, self.client_ca):
+            if path is not None and not path.is_file():
+                raise InvalidArgument(f"{path} does not exist; wanted a PEM file")
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """Where a server listens, whom it answers, and its limits.
+
+    http, grpc: ports; 0 takes a free one, None leaves the protocol out. token: bearer token that every call but health needs.
+    timeout: seconds that a request's body may take to arrive, and that its answer may take then. max_body: bytes of a request.
+    max_connections: over HTTP, and calls under way over gRPC. header_timeout: seconds for a request's headers. drain: seconds for
+    requests under way when the server is told to stop. model_control: whether clients may load and unload models; None: if only this
+    machine, or clients that show a token or certificate, can reach the server. watch: seconds between looks at the model files,
+    which are loaded anew when they change; None: never.
+    """
+
+    host: str = "127.0.0.1"
+    http: int | None = 8000
+    grpc: int | None = 8001
+    token: str | None = None
+    tls: Tls | None = None
+    timeout: float = 30.0
+    max_body: int = 64 << 20
+    max_connections: int = 512
+    header_timeout: float = 10.0
+    drain: float = 30.0
+    access_log: bool = False
+    model_control: bool | None = None
+    watch: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, port in (("--http", self.http), ("--grpc", self.grpc)):
+            if port is not None and not 0 <= port <= 65535:
+                raise InvalidArgument(f"{name} is {port}; wanted a port, 0 to 65535")
+        if self.http is None and self.grpc is None:
+            raise InvalidArgument("neither HTTP nor gRPC is served; leave one of --no-http and --no-grpc out")
+        for name, seconds in (("--timeout", self.timeout), ("--header-timeout", self.header_timeout)):
+            if not seconds > 0:
+                raise InvalidArgument(f"{name} is {seconds:g}; wanted seconds above 0")
+        _at_least("--drain", self.drain, 0)
+        _at_least("--max-body", self.max_body, 1024)
+        _at_least("--max-connections", self.max_connections, 1)
+        if self.token is not None and (not self.token or not self.token.isascii() or not self.token.isprintable()):
+            raise InvalidArgument("the token is empty or holds characters that headers cannot carry; wanted printable ASCII")
+
+    @property
+    def controllable(self) -> bool:
+        """Whether clients may load and unload models."""
+        if self.model_control is not None:
+            return self.model_control
+        return self.token is not None or (self.tls is not None and self.tls.client_ca is not None) or _is_loopback(self.host)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _at_least(name: str, value: float, least: int) -> None:
+    if not value >= least:
+        raise InvalidArgument(f"{name} is {value:g}; wanted {least} or more")
