@@ -26,7 +26,21 @@ def _rtx() -> str:
 def pytest_deploydcn_backends() -> dict[str, Callable[[], str]]:
     """Name -> why it is missing, "" when it is there; "torch" and "ort" are the plugin's own."""
     return {
-        **{name: installed(name) for name in ("ultralytics", "mmcv", "transformers", "kornia", "timm", "matplotlib", "jinja2")},
+        **{
+            name: installed(name)
+            for name in (
+                "ultralytics",
+                "mmcv",
+                "transformers",
+                "kornia",
+                "timm",
+                "matplotlib",
+                "jinja2",
+                "tritonclient",
+                "schemathesis",
+                "grpc_tools",
+            )
+        },
         "basicsr": lambda: installed("basicsr")() or installed("distutils")(),
         "emulation": _nvcc,
         "rtx": _rtx,

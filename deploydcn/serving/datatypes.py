@@ -69,9 +69,10 @@ def from_list(data: Any, datatype: str, shape: Sequence[int], tensor: str) -> np
     needed = _count(shape, tensor)
     try:
         loose = np.asarray(data)
-        if loose.size == 0:
-            loose = loose.astype(dtype)
-        _check_kind(loose, dtype, tensor, datatype)
+        if dtype.kind in "iu" and loose.dtype.kind not in "iu":
+            loose = np.asarray(data, object)  # NumPy makes floats of integers that need 64 bits without a sign
+        if loose.size:
+            _check_values(loose, dtype, tensor, datatype)
         with np.errstate(over="raise"):
             array = loose.astype(dtype)
     except (ValueError, TypeError, ArithmeticError) as error:
@@ -81,12 +82,13 @@ def from_list(data: Any, datatype: str, shape: Sequence[int], tensor: str) -> np
     return array.reshape(shape)
 
 
-def _check_kind(loose: np.ndarray, dtype: np.dtype[Any], tensor: str, datatype: str) -> None:
+def _check_values(loose: np.ndarray, dtype: np.dtype[Any], tensor: str, datatype: str) -> None:
     """Numbers that the type holds: no text, no fractions for integers, nothing out of range."""
-    kinds = {"b": "b", "u": "iu", "i": "iu", "f": "iuf"}[dtype.kind]
-    if loose.dtype.kind not in kinds:
-        raise Refusal(f"input {tensor!r} holds {loose.dtype.name}; wanted numbers that {datatype} can hold")
-    if dtype.kind in "iu" and loose.size:
+    integers = loose.dtype.kind in "iu" or all(type(value) is int for value in loose.flat)
+    fits = {"b": loose.dtype.kind == "b", "f": loose.dtype.kind in "iuf"}.get(dtype.kind, integers)
+    if not fits:
+        raise Refusal(f"input {tensor!r} holds other values than {datatype} can; wanted a list of {datatype}")
+    if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         smallest, largest = int(loose.min()), int(loose.max())
         if smallest < limits.min or largest > limits.max:

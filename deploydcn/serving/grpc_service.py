@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from deploydcn.serving import grpc_codec
 from deploydcn.serving.messages import MESSAGES
@@ -50,31 +51,29 @@ def create_handlers(service: Service) -> grpc.GenericRpcHandler:
     }
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(
-            _guarded(service, name, method),
-            request_deserializer=MESSAGES[request].FromString,
+            _guarded(service, name, method, MESSAGES[request]),
             response_serializer=MESSAGES[response].SerializeToString,
         )
         for name, (method, request, response) in methods.items()
     }
     handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
         calls.stream,
-        request_deserializer=MESSAGES["ModelInferRequest"].FromString,
         response_serializer=MESSAGES["ModelStreamInferResponse"].SerializeToString,
     )
     return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
 
-def _guarded(service: Service, name: str, method: Method) -> Method:
+def _guarded(service: Service, name: str, method: Method, message: Any) -> Method:
     """The call with authorization, tracing, the access log, and refusals as gRPC's codes."""
 
-    async def call(request: Any, context: Any) -> Any:
+    async def call(data: bytes, context: Any) -> Any:
         begin, status = time.perf_counter(), 200
         metadata = dict(context.invocation_metadata() or ())
         try:
             with span(name, metadata, {"rpc.system": "grpc", "rpc.service": SERVICE, "rpc.method": name}):
                 if name not in HEALTH:
                     service.authorize(metadata.get("authorization"))
-                return await method(request, context)
+                return await method(_parse(message, data), context)
         except Refusal as refusal:
             status = refusal.status
             if refusal.retry_after is not None:
@@ -90,6 +89,14 @@ def _guarded(service: Service, name: str, method: Method) -> Method:
             service.log("grpc", context.peer(), name, status, time.perf_counter() - begin)
 
     return call
+
+
+def _parse(message: Any, data: bytes) -> Any:
+    """What came as a message; here and not in gRPC, which would call bad bytes a bug."""
+    try:
+        return message.FromString(data)
+    except DecodeError as error:
+        raise Refusal(f"the request is no {message.DESCRIPTOR.name}: {error}") from error
 
 
 class _Calls:
@@ -130,15 +137,17 @@ class _Calls:
         limit = self._service.options.timeout
         return await self._infer(request, limit if remaining is None else min(limit, max(0.0, remaining)))
 
-    async def stream(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    async def stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
         """Answers in the order of the requests; a refused one does not end the stream."""
         response = MESSAGES["ModelStreamInferResponse"]
         try:
             self._service.authorize(dict(context.invocation_metadata() or ()).get("authorization"))
         except Refusal as refusal:
             await context.abort(CODES[refusal.status], str(refusal))
-        async for request in requests:
+        async for data in requests:
+            request = MESSAGES["ModelInferRequest"]()
             try:
+                request = _parse(MESSAGES["ModelInferRequest"], data)
                 yield response(infer_response=await self._infer(request, self._service.options.timeout))
             except Refusal as refusal:
                 yield response(error_message=str(refusal), infer_response=MESSAGES["ModelInferResponse"](id=request.id))

@@ -1,0 +1,310 @@
+"""Where models come from, how they are replaced, and what a bad one does to a good one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from deploydcn.errors import InvalidArgument, InvalidModel, RuntimeFailure, UserError
+from deploydcn.parity import Tolerance
+from deploydcn.runners import load
+from deploydcn.serving.batcher import BatchLimits
+from deploydcn.serving.model import ServedModel
+from deploydcn.serving.options import ModelOptions
+from deploydcn.serving.refusal import Refusal
+from deploydcn.serving.repository import Repository
+from deploydcn.serving.request import InferRequest
+from deploydcn.testing.golden import Golden, GoldenCase, write_golden
+from tests.serving.conftest import write_linear, write_model
+
+OPTIONS = ModelOptions(threads=1)
+X = np.arange(4, dtype=np.float32)[None]
+
+
+def run(test: Callable[[], Awaitable[Any]]) -> Any:
+    return asyncio.run(asyncio.wait_for(test(), 60))  # type: ignore[arg-type]
+
+
+async def answer(repository: Repository, name: str, version: str = "") -> list[float]:
+    outputs = await repository.get(name, version).infer(InferRequest({"x": X}), 10)
+    return next(iter(outputs.values()))[0].tolist()  # type: ignore[no-any-return]
+
+
+def expected(path: Path) -> list[float]:
+    return next(iter(load(path, threads=1).run([X]).values()))[0].tolist()  # type: ignore[no-any-return]
+
+
+def touch_later(path: Path) -> None:
+    """A time that differs, whatever the file system's clock."""
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000_000))
+
+
+def names(sources: list[Any]) -> dict[str, list[str]]:
+    async def test() -> dict[str, list[str]]:
+        repository = Repository(sources, OPTIONS)
+        await repository.load_all()
+        found = {row["name"]: repository.versions(row["name"]) for row in repository.index()}
+        await repository.close()
+        return found
+
+    return run(test)  # type: ignore[no-any-return]
+
+
+def test_a_file_is_version_1_of_a_model_of_its_name(linear: Path) -> None:
+    assert names([linear]) == {"linear": ["1"]}
+    assert names([f"other={linear}"]) == {"other": ["1"]}
+
+
+def test_a_folder_holds_models_and_versions(tmp_path: Path) -> None:
+    write_linear(tmp_path / "models" / "a" / "1" / "model.onnx")
+    write_linear(tmp_path / "models" / "a" / "12" / "model.onnx")
+    write_linear(tmp_path / "models" / "b.onnx")
+    (tmp_path / "models" / "a" / "config.pbtxt").write_text("")
+    (tmp_path / "models" / "notes").mkdir()
+    assert names([tmp_path / "models"]) == {"a": ["1", "12"], "b": ["1"]}
+    assert names([tmp_path / "models" / "a"]) == {"a": ["1", "12"]}
+
+
+def test_the_highest_version_answers_where_none_is_named(tmp_path: Path) -> None:
+    old = write_linear(tmp_path / "m" / "2" / "model.onnx")
+    new = write_linear(tmp_path / "m" / "10" / "model.onnx", factor=2.0)
+
+    async def test() -> None:
+        repository = Repository([tmp_path / "m"], OPTIONS)
+        await repository.load_all()
+        assert await answer(repository, "m") == expected(new)
+        assert await answer(repository, "m", "2") == expected(old)
+        for version in ("3", "x", "-1", "२", "9" * 5000):
+            with pytest.raises(Refusal, match="no version") as refused:
+                repository.get("m", version)
+            assert refused.value.status == 404
+        await repository.close()
+
+    run(test)
+
+
+def two_files_of_a_version(folder: Path) -> list[Any]:
+    for name in ("a.onnx", "b.onnx"):
+        write_linear(folder / "v" / "1" / name)
+    return [folder / "v"]
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda folder: [folder / "missing.onnx"], "does not exist"),
+        (lambda folder: [folder], "no models in"),
+        (lambda folder: [write_linear(folder / "a b.onnx")], "'a b' is no model name"),
+        (lambda folder: [write_linear(folder / "a.onnx"), write_linear(folder / "x" / "a.onnx")], "two models are named 'a'"),
+        (lambda folder: [Path(__file__)], "no name that can be served"),
+        (two_files_of_a_version, "holds a.onnx, b.onnx"),
+    ],
+    ids=["missing", "empty folder", "name", "twice", "suffix", "two files of one version"],
+)
+def test_sources_that_cannot_be_served_are_refused(make: Callable[[Path], list[Any]], reason: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=reason):
+        Repository(make(tmp_path), OPTIONS)
+
+
+def test_a_server_does_not_start_with_half_of_its_models(linear: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(linear.read_bytes()[:50])
+
+    async def test() -> None:
+        with pytest.raises(InvalidModel, match=r"broken\.onnx"):
+            await Repository([linear, tmp_path / "broken.onnx"], OPTIONS).load_all()
+
+    run(test)
+
+
+def test_loading_anew_takes_the_new_file_and_a_broken_one_leaves_the_old(linear: Path) -> None:
+    async def test() -> None:
+        repository = Repository([linear], OPTIONS)
+        await repository.load_all()
+        first = expected(linear)
+        assert await answer(repository, "linear") == first
+        write_linear(linear, factor=3.0)
+        second = expected(linear)
+        await repository.load("linear")
+        assert await answer(repository, "linear") == second != first
+        linear.write_bytes(b"no model")
+        with pytest.raises(Refusal, match=r"not loaded.*not an ONNX model"):
+            await repository.load("linear")
+        assert await answer(repository, "linear") == second
+        (row,) = repository.index()
+        assert row["state"] == "READY"
+        assert "not an ONNX model" in row["reason"]
+        await repository.close()
+
+    run(test)
+
+
+def test_changed_files_are_noticed_once(linear: Path) -> None:
+    async def test() -> None:
+        repository = Repository([linear], OPTIONS)
+        await repository.load_all()
+        before = repository.get("linear")
+        await repository.reload_changed()
+        assert repository.get("linear") is before
+        write_linear(linear, factor=3.0)
+        touch_later(linear)
+        await repository.reload_changed()
+        after = repository.get("linear")
+        assert after is not before
+        linear.write_bytes(b"no model")
+        await repository.reload_changed()
+        await repository.reload_changed()
+        assert repository.get("linear") is after
+        await repository.close()
+
+    run(test)
+
+
+def test_a_model_that_appears_in_a_folder_can_be_loaded(tmp_path: Path) -> None:
+    write_linear(tmp_path / "a.onnx")
+
+    async def test() -> None:
+        repository = Repository([tmp_path], OPTIONS)
+        await repository.load_all()
+        write_linear(tmp_path / "b.onnx")
+        assert {row["name"]: row["state"] for row in repository.index()} == {"a": "READY", "b": "UNAVAILABLE"}
+        await repository.load("b")
+        assert await answer(repository, "b") == expected(tmp_path / "b.onnx")
+        await repository.close()
+
+    run(test)
+
+
+def test_an_unloaded_model_is_gone_until_it_is_loaded(linear: Path) -> None:
+    async def test() -> None:
+        repository = Repository([linear], OPTIONS)
+        await repository.load_all()
+        await repository.unload("linear")
+        with pytest.raises(Refusal, match="no model is named"):
+            repository.get("linear")
+        assert repository.index() == [{"name": "linear", "version": "", "state": "UNAVAILABLE", "reason": "unloaded"}]
+        assert repository.index(ready=True) == []
+        await repository.reload_changed()
+        assert repository.index(ready=True) == [], "unloading lasts"
+        await repository.load("linear")
+        assert await answer(repository, "linear") == expected(linear)
+        await repository.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize("name", ["../linear", "/etc/passwd", "linear/../linear", "..", "", "linear.onnx", "linear\0"])
+def test_names_of_clients_are_not_paths(name: str, linear: Path) -> None:
+    async def test() -> None:
+        repository = Repository([linear.parent], OPTIONS)
+        await repository.load_all()
+        for call in (repository.load, repository.unload):
+            with pytest.raises(Refusal) as refused:
+                await call(name)
+            assert refused.value.status == 404
+        await repository.close()
+
+    run(test)
+
+
+def golden(path: Path, model: Path, *, wrong: float = 0.0) -> None:
+    outputs = {name: array + np.float32(wrong) for name, array in load(model, threads=1).run([X]).items()}
+    provenance = {"command": "test", "date": "", "versions": {}, "reference": "test", "model": ""}
+    write_golden(path, Golden((GoldenCase("example", {"x": X}, outputs),), Tolerance(1e-4, "the test's"), provenance))
+
+
+def test_a_model_is_compared_with_the_golden_beside_it(linear: Path) -> None:
+    golden(linear.with_suffix(".golden.npz"), linear)
+    assert names([linear]) == {"linear": ["1"]}
+    golden(linear.with_suffix(".golden.npz"), linear, wrong=0.5)
+    with pytest.raises(RuntimeFailure, match=r"linear.golden.npz, example, output 'y': differs by"):
+        names([linear])
+    unchecked = ModelOptions(threads=1, self_check=False)
+    assert ServedModel("linear", 1, linear, unchecked).name == "linear"
+
+
+def relu(path: Path, shape: list[Any], out: list[Any] | None = None) -> Path:
+    return write_model(
+        path, [helper.make_node("Relu", ["x"], ["y"])], {"x": (TensorProto.FLOAT, shape)}, {"y": (TensorProto.FLOAT, out or shape)}
+    )
+
+
+def softmax_over_rows(path: Path) -> Path:
+    shape = (TensorProto.FLOAT, ["n", 4])
+    return write_model(path, [helper.make_node("Softmax", ["x"], ["y"], axis=0)], {"x": shape}, {"y": shape})
+
+
+def fixed_reshape(path: Path) -> Path:
+    """Says that its batch is open, and is not."""
+    shape = helper.make_node("Constant", [], ["s"], value=helper.make_tensor("s", TensorProto.INT64, [2], [1, 4]))
+    nodes = [shape, helper.make_node("Reshape", ["x", "s"], ["y"])]
+    return write_model(path, nodes, {"x": (TensorProto.FLOAT, ["n", 4])}, {"y": (TensorProto.FLOAT, ["n", 4])})
+
+
+@pytest.mark.parametrize(
+    ("make", "batch"),
+    [
+        (lambda path: relu(path, ["n", 4]), 8),
+        (lambda path: relu(path, ["n", 3, "h", "w"]), 8),
+        (lambda path: relu(path, [1, 4]), 0),
+        (lambda path: relu(path, ["n", 4], ["m", 4]), 0),
+        (lambda path: relu(path, []), 0),
+        (softmax_over_rows, 0),
+        (fixed_reshape, 0),
+    ],
+    ids=["open batch", "open sizes", "fixed batch", "two names", "scalar", "rows that touch each other", "batch in name only"],
+)
+def test_only_rows_that_do_not_touch_each_other_are_batched(make: Callable[[Path], Path], batch: int, tmp_path: Path) -> None:
+    model = ServedModel("m", 1, make(tmp_path / "m.onnx"), OPTIONS)
+    assert model.max_batch == batch
+    assert model.config()["max_batch_size"] == batch
+
+
+def test_a_request_larger_than_a_batch_is_refused(linear: Path) -> None:
+    async def test() -> None:
+        model = ServedModel("m", 1, linear, ModelOptions(BatchLimits(size=2), threads=1))
+        for size in (0, 3):
+            with pytest.raises(Refusal, match="takes 1 to 2"):
+                await model.infer(InferRequest({"x": np.zeros((size, 4), np.float32)}), 10)
+        await model.close()
+
+    run(test)
+
+
+def gather(path: Path) -> Path:
+    """y = table[x]: an index beyond the table makes it fail."""
+    table = helper.make_node("Constant", [], ["t"], value=helper.make_tensor("t", TensorProto.FLOAT, [3], [1, 2, 3]))
+    nodes = [table, helper.make_node("Gather", ["t", "x"], ["y"])]
+    return write_model(path, nodes, {"x": (TensorProto.INT64, ["n", 1])}, {"y": (TensorProto.FLOAT, ["n", 1])})
+
+
+def test_a_model_that_fails_on_a_request_only_puts_the_blame_on_the_request(tmp_path: Path) -> None:
+    async def test() -> None:
+        model = ServedModel("m", 1, gather(tmp_path / "m.onnx"), OPTIONS)
+        with pytest.raises(Refusal, match="does not run on these inputs") as refused:
+            await model.infer(InferRequest({"x": np.array([[7]])}), 10)
+        assert refused.value.status == 400
+        assert (await model.infer(InferRequest({"x": np.array([[2]])}), 10))["y"].item() == 3
+        await model.close()
+
+    run(test)
+
+
+def test_types_that_the_protocol_cannot_carry_are_refused_at_the_start(tmp_path: Path) -> None:
+    shape = (TensorProto.STRING, ["n"])
+    path = write_model(tmp_path / "m.onnx", [helper.make_node("Identity", ["x"], ["y"])], {"x": shape}, {"y": shape})
+    with pytest.raises(InvalidModel, match="type that is not served"):
+        ServedModel("m", 1, path, OPTIONS)
+
+
+@pytest.mark.parametrize("field", ["instances", "queue"])
+def test_options_outside_their_range_are_refused(field: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"--{field} is 0"):
+        ModelOptions(batch=BatchLimits(queue=0)) if field == "queue" else ModelOptions(instances=0)
