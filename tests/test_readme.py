@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,18 +53,41 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def running(command: str, folder: Path, environment: dict[str, str]) -> Iterator[None]:
+    """A server that answers while later commands run, and ends well when it is told to."""
+    with (folder / "server.log").open("w+") as log:
+        process = subprocess.Popen(shlex.split(command), cwd=folder, env=environment, stdout=log, stderr=log, text=True)
+        try:
+            end = time.monotonic() + 120
+            while "HTTP http" not in (folder / "server.log").read_text():
+                assert process.poll() is None, (folder / "server.log").read_text()
+                assert time.monotonic() < end, "the server does not start"
+                time.sleep(0.1)
+            yield
+            process.terminate()
+            assert process.wait(60) == 0, (folder / "server.log").read_text()
+        finally:
+            process.kill()
+
+
 @pytest.mark.slow
 @pytest.mark.backend("ort")
 @pytest.mark.backend("ultralytics")
+@pytest.mark.backend("tritonclient")
 def test_every_command(checkout: Path) -> None:
     bin_folder = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}
     left = [command for command in commands() if command not in RUN_ELSEWHERE]
     assert len(left) >= 6
-    for command in left:
-        where = ROOT if command.startswith("make") else checkout
-        done = subprocess.run(command, shell=True, cwd=where, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+    with contextlib.ExitStack() as servers:
+        for command in left:
+            where = ROOT if command.startswith("make") else checkout
+            if command.startswith("deploydcn serve "):
+                servers.enter_context(running(command, where, environment))
+                continue
+            done = subprocess.run(command, shell=True, cwd=where, env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
     assert (checkout / "resnet50_dcn.onnx").is_file()
     assert all((checkout / name).is_file() for name in ("discs.html", "discs.png", "discs_file.html"))
     for size in ("640x640", "480x640"):

@@ -159,6 +159,10 @@ def _routes(service: Service) -> list[BaseRoute]:
     ]
 
 
+_JOINED = 1 << 16
+"""Bytes up to which copying an answer together costs less than sending it in parts."""
+
+
 class _Infer:
     """POST .../infer, as plain ASGI: this one has to be fast."""
 
@@ -174,13 +178,16 @@ class _Infer:
         request, asked = http_codec.decode(body, _header_length(headers))
         outputs = await model.infer(request, options.timeout)
         parts, header_length = http_codec.encode(outputs, asked, model=model.name, version=str(model.version))
+        size = sum(map(len, parts))
         answer = [
             (b"content-type", b"application/json" if header_length is None else b"application/octet-stream"),
-            (b"content-length", str(sum(map(len, parts))).encode()),
+            (b"content-length", str(size).encode()),
         ]
         if header_length is not None:
             answer.append((b"inference-header-content-length", str(header_length).encode()))
         await send({"type": "http.response.start", "status": 200, "headers": answer})
+        if size <= _JOINED:
+            parts = [b"".join(parts)]
         for part in parts[:-1]:
             await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": parts[-1]})

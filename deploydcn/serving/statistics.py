@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from dataclasses import dataclass, field
 
 
@@ -59,17 +60,15 @@ class Statistics:
         self.executions += 1
         self.inferences += size
         self.last_inference_ms = time.time_ns() // 1_000_000
-        for wait in waits:
-            self.queue.add(wait)
-            self.phases.add(phases)
+        count = len(waits)
+        self.queue.add(sum(waits), count)
+        self.phases.add((count * phases[0], count * phases[1], count * phases[2]), count)
         self.batches.setdefault(size, BatchDurations()).add(phases)
 
     def answered(self, ns: int) -> None:
         """A request succeeded after so many nanoseconds."""
         self.success.add(ns)
-        seconds = ns / 1e9
-        index = next((index for index, end in enumerate(BUCKETS) if seconds <= end), len(BUCKETS))
-        self.latencies[index] += 1
+        self.latencies[bisect_left(BUCKETS, ns / 1e9)] += 1
 
     def failed(self, ns: int) -> None:
         """A request failed after so many nanoseconds."""

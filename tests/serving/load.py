@@ -70,8 +70,8 @@ def bare_seconds(model: Path, inputs: Path, core: int) -> float:
 
 
 @contextmanager
-def server(model: Path, core: int, *options: str) -> Iterator[int]:
-    """`deploydcn serve` on one core; gives its HTTP port."""
+def server(model: Path, core: int, *options: str) -> Iterator[tuple[int, int]]:
+    """`deploydcn serve` on one core; gives its HTTP port and process."""
     command = [
         "taskset",
         "-c",
@@ -90,7 +90,7 @@ def server(model: Path, core: int, *options: str) -> Iterator[int]:
         assert process.stdout is not None
         for line in process.stdout:
             if found := re.search(r"HTTP http://\S+:(\d+)", line):
-                yield int(found[1])
+                yield int(found[1]), process.pid
                 return
         raise SystemExit("the server did not start")
     finally:
@@ -156,6 +156,11 @@ async def drive(port: int, request: bytes, concurrency: int, seconds: float) -> 
     return latencies, errors, time.perf_counter() - begin
 
 
+def resident_megabytes(pid: int) -> float:
+    """What a process holds of the machine's memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def make_request(inputs: np.ndarray, name: str = "model") -> bytes:
     """A request with a binary tensor, head included."""
     description = {
@@ -179,9 +184,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=5.0, help="per number of clients")
     parser.add_argument("--clients", default="1,4,8,16,32")
-    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--json", type=Path)
     options, further = parser.parse_known_args()
     import uvloop
 
@@ -193,30 +197,23 @@ def main() -> None:
         array = write_model(model, layers=options.layers, size=options.size)
         np.save(inputs, array)
         before = bare_seconds(model, inputs, server_core)
-        with server(model, server_core, *further) as port:
+        with server(model, server_core, *further) as (port, pid):
             loop = uvloop.new_event_loop()
             loop.run_until_complete(drive(port, make_request(array), 8, 1.0))
             for concurrency in map(int, options.clients.split(",")):
                 latencies, errors, seconds = loop.run_until_complete(drive(port, make_request(array), concurrency, options.seconds))
-                rows.append((concurrency, len(latencies) / seconds, latencies, errors))
+                rows.append((concurrency, len(latencies) / seconds, latencies, errors, resident_megabytes(pid)))
         after = bare_seconds(model, inputs, server_core)
     bare = statistics.mean((before, after))
-    table = Table("clients", "requests/s", "x bare model", "p50 ms", "p99 ms", "p99/p50", "errors")
-    for concurrency, rate, latencies, errors in rows:
+    table = Table("clients", "req/s", "x bare", "p50 ms", "p99 ms", "p99/p50", "errors", "server MB")
+    for concurrency, rate, latencies, errors, megabytes in rows:
         p50, p99 = np.percentile(latencies, (50, 99))
-        table.add_row(
-            str(concurrency),
-            f"{rate:.0f}",
-            f"{rate * bare:.2f}",
-            f"{1e3 * p50:.2f}",
-            f"{1e3 * p99:.2f}",
-            f"{p99 / p50:.2f}",
-            str(len(errors)),
-        )
+        times = (f"{1e3 * p50:.2f}", f"{1e3 * p99:.2f}", f"{p99 / p50:.2f}")
+        table.add_row(str(concurrency), f"{rate:.0f}", f"{rate * bare:.2f}", *times, str(len(errors)), f"{megabytes:.0f}")
     console = Console()
     console.print(table)
     console.print(f"bare model {1e3 * before:.3f} ms before, {1e3 * after:.3f} ms after")
-    for *_, errors in rows:
+    for *_, errors, _ in rows:
         if errors:
             console.print(errors[0])
 
