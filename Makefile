@@ -5,7 +5,7 @@ EXTRAS ?= export,cpu,rtx,report,serve,dev,frameworks
 BIN := .venv/bin
 # cmake and ninja come from the environment too: a machine needs Python and a compiler only.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-CXX_SOURCES := $(shell git ls-files 'plugins/**/*.h' 'plugins/**/*.cc' 'plugins/**/*.inl' 'plugins/**/*.cu' 'plugins/**/*.cuh' 'tests/**/*.cc' 'tests/**/*.h' 'tests/**/*.cu' 2>/dev/null | grep -v '\.gen\.h$$')
+CXX_SOURCES := $(shell git ls-files 'plugins/**/*.h' 'plugins/**/*.cc' 'plugins/**/*.inl' 'plugins/**/*.cu' 'plugins/**/*.cuh' 'tests/**/*.cc' 'tests/**/*.h' 'tests/**/*.cu' 'samples/**/*.h' 'samples/**/*.cc' 2>/dev/null | grep -v '\.gen\.h$$')
 NATIVE := CMakeLists.txt pyproject.toml $(shell find plugins cmake -name '*.cc' -o -name '*.cu*' -o -name '*.h' -o -name '*.inl' -o -name '*.map' -o -name '*.cmake' -o -name CMakeLists.txt)
 
 .PHONY: demo test check format setup new-op gates gpu bench clean
