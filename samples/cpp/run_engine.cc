@@ -1,5 +1,4 @@
-// Runs a TensorRT or TensorRT-RTX engine that has deploydcn's plugins. Compile it with the headers of the runtime it is
-// linked to: an engine runs in the version that built it.
+// Runs a TensorRT or TensorRT-RTX engine that has deploydcn's plugins.
 #include <NvInferRuntime.h>
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
@@ -159,6 +158,14 @@ std::string read_engine(const std::string& path) {
   return plan;
 }
 
+// TensorRT's classes are laid out another way in every major version.
+void check_version() {
+  if (getInferLibMajorVersion() == NV_TENSORRT_MAJOR) return;
+  throw std::runtime_error("compiled for TensorRT " + std::to_string(NV_TENSORRT_MAJOR) +
+                           ", and the library found is " + std::to_string(getInferLibMajorVersion()) +
+                           "; compile this with the headers of that one");
+}
+
 void load_plugins(const std::string& library) {
   const char* const wanted = "the library that deploydcn.plugin_library_path() names";
   const std::string path = program::existing_file(library, wanted);
@@ -173,6 +180,7 @@ void load_plugins(const std::string& library) {
 
 void run(const program::Arguments& arguments) {
   const std::string plan = read_engine(arguments.model);
+  check_version();
   load_plugins(arguments.library);
   int count = 0;
   check(cudaGetDeviceCount(&count), "no usable GPU; wanted one with its driver, which nvidia-smi would show");

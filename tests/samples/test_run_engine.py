@@ -30,15 +30,18 @@ def emulation() -> dict[str, Path]:
     return {"library": folder / "plugins" / "emulation" / "libdeploydcn_emulation.a", **{name: Path(path) for name, path in found}}
 
 
-@pytest.fixture(scope="module")
-def genuine(emulation: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With TensorRT 10's headers and its lean runtime, which installs without a GPU."""
-    folder = tmp_path_factory.mktemp("genuine")
-    packages = runtime_environment("tensorrt-10.16")["PYTHONPATH"].split(":")[0]
-    library = Path(packages) / "tensorrt_lean_libs" / "libnvinfer_lean.so.10"
-    root = release(folder / "tensorrt", emulation["TENSORRT_INCLUDE"], library, "libnvinfer.so", library.name)
+def built_for(emulation: dict[str, Path], folder: Path, runtime: str, library: str) -> Path:
+    """With TensorRT 10's headers and a lean runtime, which installs without a GPU."""
+    packages = Path(runtime_environment(runtime)["PYTHONPATH"].split(":")[0])
+    path = packages / "tensorrt_lean_libs" / library
+    root = release(folder / "tensorrt", emulation["TENSORRT_INCLUDE"], path, "libnvinfer.so", library)
     cuda = [f"CUDA_INCLUDE={emulation['CUDA_INCLUDE']}", f"CUDA_RUNTIME={emulation['CUDART']}"]
     return build(folder, f"TENSORRT_ROOT={root}", *cuda) / "run_engine"
+
+
+@pytest.fixture(scope="module")
+def genuine(emulation: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built_for(emulation, tmp_path_factory.mktemp("genuine"), "tensorrt-10.16", "libnvinfer_lean.so.10")
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +87,13 @@ def test_a_library_without_plugins_is_refused(genuine: Path, engine: Path, tmp_p
     done = run(genuine, engine, ort_library_path(), "-o", tmp_path / "out")
     assert done.returncode == 1
     assert "has no TensorRT plugins; wanted the library that deploydcn.plugin_library_path() names" in done.stderr
+
+
+def test_headers_of_another_version_are_noticed(emulation: dict[str, Path], engine: Path, tmp_path: Path) -> None:
+    program = built_for(emulation, tmp_path, "tensorrt-11.4", "libnvinfer_lean.so.11")
+    done = run(program, engine, plugin_library_path(), "-o", tmp_path / "out")
+    assert done.returncode == 1
+    assert "compiled for TensorRT 10, and the library found is 11; compile this with the headers of that one" in done.stderr
 
 
 # ------------------------------------------------------------------------------------------------------------ the stand-in

@@ -21,6 +21,9 @@
 #include "emulation/device_memory.h"
 #include "emulation/streams.h"
 
+#define NV_TENSORRT_MAJOR 0
+inline int32_t getInferLibMajorVersion() { return NV_TENSORRT_MAJOR; }
+
 namespace nvinfer1 {
 
 enum class DataType : int32_t { kFLOAT, kHALF, kINT8, kINT32, kBOOL, kUINT8, kFP8, kBF16, kINT64 };
