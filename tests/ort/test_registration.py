@@ -54,3 +54,19 @@ def test_an_old_runtime_is_told_so(slots: int) -> None:
     status, message = register(f"print(library.RegisterCustomOps(None, runtime({slots}, newest=1)))\nprint(messages[-1])")
     assert status == "1"
     assert "needs onnxruntime 1.18 or newer" in message
+
+
+@pytest.mark.backend("ort")
+def test_sessions_that_come_and_go_leave_nothing_behind() -> None:
+    """The runtime unloads a library with its last session; loaded anew each time, ours would keep its list of operators each time."""
+    program = """
+import sys
+import onnxruntime
+for _ in range(2):
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(sys.argv[1])
+    del options
+    print("libdeploydcn_ort" in open("/proc/self/maps").read())
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(ort_library_path())], capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "True"], done.stderr
