@@ -17,7 +17,7 @@ from deploydcn.errors import InvalidArgument
 from deploydcn.runners.base import Inputs, TensorInfo, as_array, check_tensor, contiguous, named_inputs
 from deploydcn.runners.cuda_memory import ALIGNMENT
 from deploydcn.runners.device_arrays import DeviceView, device_view, numpy_dtype, stream_handle
-from deploydcn.runners.engine_info import EngineInfo
+from deploydcn.runners.engine_info import EngineInfo, Range
 from deploydcn.runners.engine_slot import Feed, Slot
 from deploydcn.runners.tensorrt_api import load_engine
 from deploydcn.tensorrt_runtimes import RUNTIMES
@@ -72,6 +72,11 @@ class EngineRunner:
         self._slots = _Pool(lambda: Slot(loaded, info, record_graph=cuda_graph), contexts)
         # A runner that is forgotten waits for what the GPU still does with its memory; at exit nobody is left to care.
         weakref.finalize(self, self._slots.close).atexit = False
+
+    @property
+    def profiles(self) -> tuple[Mapping[str, Range], ...]:
+        """Per optimization profile, smallest, optimal and largest shape of every dynamic input."""
+        return self._info.profiles
 
     def run(self, inputs: Inputs) -> dict[str, np.ndarray]:
         """See Runner.run. Arrays in GPU memory may be among the inputs; bfloat16 outputs have ml_dtypes' type."""

@@ -15,6 +15,7 @@ from deploydcn.errors import InvalidArgument, InvalidModel, RuntimeFailure, User
 from deploydcn.parity import compare, default_tolerance, random_inputs
 from deploydcn.runners import Runner, TensorInfo, load
 from deploydcn.runners.base import arrays_for
+from deploydcn.runners.engine_runner import EngineRunner
 from deploydcn.serving.batcher import Arrays, Batcher
 from deploydcn.serving.datatypes import NAMES
 from deploydcn.serving.options import ModelOptions
@@ -92,6 +93,8 @@ class ServedModel:
     async def close(self) -> None:
         """Answer what is in the queue, then let go of the model."""
         await self._batcher.drain()
+        if isinstance(self._runner, EngineRunner):
+            self._runner.close()
 
     def metadata(self) -> dict[str, Any]:
         """The protocol's model metadata, without versions."""
@@ -173,7 +176,7 @@ def _warm_up(runner: Runner, golden: Path) -> dict[str, np.ndarray] | None:
     if golden.is_file():
         inputs = dict(read_golden(golden).cases[0].inputs)
     else:
-        shapes = {info.name: _one_row(info) for info in runner.inputs}
+        shapes = {info.name: _likely_shape(runner, info) for info in runner.inputs}
         if any(shape is None for shape in shapes.values()):
             log.info("%s: sizes are open, so the first request warms it up", runner.name)
             return None
@@ -184,8 +187,10 @@ def _warm_up(runner: Runner, golden: Path) -> dict[str, np.ndarray] | None:
     return inputs
 
 
-def _one_row(info: TensorInfo) -> tuple[int, ...] | None:
-    """The shape with 1 for an open first size; None where others are open."""
+def _likely_shape(runner: Runner, info: TensorInfo) -> tuple[int, ...] | None:
+    """An engine's optimal shape; else the declared one, with 1 for an open first size. None where others are open."""
+    if isinstance(runner, EngineRunner) and info.name in runner.profiles[0]:
+        return runner.profiles[0][info.name][1]
     if info.shape is None or any(not isinstance(size, int) for size in info.shape[1:]):
         return None
     return tuple(size if isinstance(size, int) else 1 for size in info.shape)
@@ -199,6 +204,9 @@ def _largest_batch(runner: Runner, known: Mapping[str, np.ndarray] | None, wante
     """
     infos = (*runner.inputs, *runner.outputs)
     first = {info.shape[0] if info.shape else 0 for info in infos}
+    if isinstance(runner, EngineRunner):
+        built_for = (min((shapes[2][0] for shapes in profile.values()), default=0) for profile in runner.profiles)
+        wanted = min(wanted, max(built_for, default=0))
     if wanted < 2 or len(first) != 1 or isinstance(first.pop(), int):
         return 0
     if known is None:
@@ -207,7 +215,7 @@ def _largest_batch(runner: Runner, known: Mapping[str, np.ndarray] | None, wante
     try:
         both = runner.run({name: np.concatenate([row[name] for row in rows]) for name in known})
         alone = [runner.run(row) for row in rows]
-    except RuntimeFailure as error:
+    except UserError as error:
         log.warning("%s does not run on a batch of two, so requests run one by one: %s", runner.name, error)
         return 0
     dtype = next((info.dtype for info in runner.outputs if info.dtype.startswith("float")), "float32")

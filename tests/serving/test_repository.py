@@ -22,6 +22,7 @@ from deploydcn.serving.refusal import Refusal
 from deploydcn.serving.repository import Repository
 from deploydcn.serving.request import InferRequest
 from deploydcn.testing.golden import Golden, GoldenCase, write_golden
+from tests.runners.machine import doubled, install
 from tests.serving.conftest import write_linear, write_model
 
 OPTIONS = ModelOptions(threads=1)
@@ -308,3 +309,25 @@ def test_types_that_the_protocol_cannot_carry_are_refused_at_the_start(tmp_path:
 def test_options_outside_their_range_are_refused(field: str) -> None:
     with pytest.raises(InvalidArgument, match=f"--{field} is 0"):
         ModelOptions(batch=BatchLimits(queue=0)) if field == "queue" else ModelOptions(instances=0)
+
+
+def test_an_engine_is_served_within_its_profiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine = install(monkeypatch, tmp_path)
+    path = machine.engine("m.plan", function="double")
+
+    async def test() -> None:
+        model = ServedModel("m", 1, path, ModelOptions(instances=2))
+        assert model.max_batch == 4, "what the engine was built for, not what was asked"
+        assert model.metadata()["platform"] == "tensorrt_plan"
+        x = np.random.default_rng(0).standard_normal((3, 3, 5, 7)).astype(np.float32)
+        outputs = await asyncio.gather(*(model.infer(InferRequest({"x": x[row : row + 1]}), 10) for row in range(3)))
+        for row, output in enumerate(outputs):
+            np.testing.assert_array_equal(output["y"], doubled(x[row : row + 1]))
+        with pytest.raises(Refusal, match="does not run on these inputs") as refused:
+            await model.infer(InferRequest({"x": np.zeros((1, 3, 99, 99), np.float32)}), 10)
+        assert refused.value.status == 400
+        await model.close()
+
+    run(test)
+    machine.check_clean()
+    machine.check_released()
