@@ -39,6 +39,7 @@ def pytest_deploydcn_backends() -> dict[str, Callable[[], str]]:
                 "tritonclient",
                 "schemathesis",
                 "grpc_tools",
+                "opentelemetry",
             )
         },
         "basicsr": lambda: installed("basicsr")() or installed("distutils")(),

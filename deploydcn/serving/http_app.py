@@ -77,7 +77,7 @@ class HttpApp:
         headers = dict(scope["headers"])
         try:
             path = scope["path"]
-            with span(f"{scope['method']} {path}", _text(headers), {"http.request.method": scope["method"], "url.path": path}):
+            with span(scope["method"], _text(headers), {"http.request.method": scope["method"], "url.path": path}):
                 if path not in self._open_paths:
                     self.service.authorize(headers.get(b"authorization", b"").decode("latin-1"))
                 await self._router(scope, receive, send_on)
@@ -87,7 +87,8 @@ class HttpApp:
             await _refusal_response(error)(scope, receive, send_on)
         finally:
             client = scope.get("client") or ("", 0)
-            self.service.log("http", str(client[0]), f"{scope['method']} {scope['path']}", status, time.perf_counter() - begin)
+            raw = scope.get("raw_path") or b""  # escaped: a path cannot write lines of its own into the log
+            self.service.log("http", str(client[0]), f"{scope['method']} {raw.decode('latin-1')}", status, time.perf_counter() - begin)
 
 
 def _routes(service: Service) -> list[BaseRoute]:

@@ -295,3 +295,25 @@ def test_only_the_trusted_load_and_unload(options: dict[str, Any], allowed: bool
         except urllib.error.HTTPError as error:
             status = error.code
         assert status == (200 if allowed else 403)
+
+
+@pytest.mark.backend("opentelemetry")
+def test_calls_are_spans_below_the_callers(linear: Path) -> None:
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    caller = "0af7651916cd43dd8448eb211c80319c"
+    headers = {"traceparent": f"00-{caller}-b7ad6b7169203331-01"}
+    with running([linear]) as server:
+        for protocol in PROTOCOLS:
+            with module(protocol).InferenceServerClient(getattr(server, protocol)) as client:
+                client.infer("linear", [tensor(protocol, "x", X, "FP32")], headers=headers)
+    spans = exporter.get_finished_spans()
+    assert [span.name for span in spans] == ["POST", "ModelInfer"]
+    assert all(f"{span.context.trace_id:032x}" == caller for span in spans)
+    assert spans[0].attributes["url.path"] == "/v2/models/linear/infer"
