@@ -312,7 +312,7 @@ def test_calls_are_spans_below_the_callers(linear: Path) -> None:
     with running([linear]) as server:
         for protocol in PROTOCOLS:
             with module(protocol).InferenceServerClient(getattr(server, protocol)) as client:
-                client.infer("linear", [tensor(protocol, "x", X, "FP32")], headers=headers)
+                client.infer("linear", [tensor(protocol, "x", X, "FP32")], headers=dict(headers))
     spans = exporter.get_finished_spans()
     assert [span.name for span in spans] == ["POST", "ModelInfer"]
     assert all(f"{span.context.trace_id:032x}" == caller for span in spans)
