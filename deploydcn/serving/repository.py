@@ -68,9 +68,9 @@ class Repository:
             Refusal: no such model (404), or it cannot be loaded (400).
         """
         async with self._changing:
-            if name not in self._find():
-                raise _unknown(name)
             try:
+                if name not in self._find():
+                    raise _unknown(name)
                 await self._load(name)
             except UserError as error:
                 raise Refusal(f"model {name!r} is not loaded: {error}") from error
@@ -134,8 +134,13 @@ class Repository:
 
     def index(self, *, ready: bool = False) -> list[dict[str, str]]:
         """The protocol's repository index. ready: loaded models only."""
+        try:
+            found = set(self._find())
+        except UserError as error:  # a file that was given is gone; what was loaded of it answers still
+            log.warning("the models' files: %s", error)
+            found = set()
         rows = []
-        for name in sorted({*self._find(), *self._entries}):
+        for name in sorted(found | set(self._entries)):
             entry = self._entries.get(name, _Entry())
             rows += [
                 {"name": name, "version": str(version), "state": "READY", "reason": entry.reason} for version in sorted(entry.versions)

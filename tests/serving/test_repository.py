@@ -183,6 +183,22 @@ def test_a_model_that_appears_in_a_folder_can_be_loaded(tmp_path: Path) -> None:
     run(test)
 
 
+def test_a_file_that_is_gone_is_served_on(linear: Path) -> None:
+    async def test() -> None:
+        repository = Repository([linear], OPTIONS)
+        await repository.load_all()
+        before = expected(linear)
+        linear.unlink()
+        with pytest.raises(Refusal, match="does not exist") as refused:
+            await repository.load("linear")
+        assert refused.value.status == 400
+        assert [row["state"] for row in repository.index()] == ["READY"]
+        assert await answer(repository, "linear") == before
+        await repository.close()
+
+    run(test)
+
+
 def test_an_unloaded_model_is_gone_until_it_is_loaded(linear: Path) -> None:
     async def test() -> None:
         repository = Repository([linear], OPTIONS)
