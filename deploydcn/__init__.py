@@ -19,6 +19,7 @@ from deploydcn.precision import DriftReport, drift
 from deploydcn.quantization import QuantizeReport, quantize
 from deploydcn.report import write_report
 from deploydcn.runners import Runner, TensorInfo, load
+from deploydcn.triton import TritonCheck, TritonRepository, check_triton_repository, write_triton_repository
 from deploydcn.visual import VisualReport, visualize
 
 __all__ = [
@@ -38,9 +39,12 @@ __all__ = [
     "Runner",
     "RuntimeFailure",
     "TensorInfo",
+    "TritonCheck",
+    "TritonRepository",
     "UserError",
     "VisualReport",
     "build_engine",
+    "check_triton_repository",
     "convert",
     "convert_precision",
     "drift",
@@ -55,4 +59,5 @@ __all__ = [
     "verify",
     "visualize",
     "write_report",
+    "write_triton_repository",
 ]

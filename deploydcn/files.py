@@ -44,10 +44,11 @@ def replace_on_success(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def folder_on_success(path: str | os.PathLike[str], marker: str) -> Iterator[Path]:
+def folder_on_success(path: str | os.PathLike[str], marker: str, *, scratch: Path | None = None) -> Iterator[Path]:
     """Yield a new folder; when the block succeeds, give it the name `path`. When it raises, nothing is left behind.
 
     marker: a file that every such folder holds: an older one of that name is replaced, a folder without it is not.
+    scratch: where the folder is while it is new, on the same file system; beside `path` by default.
 
     Raises:
         InvalidArgument: something else has that name, or the folder around it does not exist or cannot be written.
@@ -58,17 +59,23 @@ def folder_on_success(path: str | os.PathLike[str], marker: str) -> Iterator[Pat
     if not target.parent.is_dir():
         raise InvalidArgument(f"cannot write {target}: folder {target.parent} does not exist; create it first")
     try:
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        home = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=scratch or target.parent))
     except OSError as error:
         raise InvalidArgument(f"cannot write {target}: {error.strerror}; check the folder's permissions") from error
+    new, old = home / "new", home / "old"
     try:
-        scratch.chmod(0o755)  # mkdtemp's folders are for their owner alone
-        yield scratch
+        new.mkdir()  # mkdtemp's folders are for their owner alone
+        yield new
         if target.exists():
-            shutil.rmtree(target)
-        scratch.replace(target)
+            target.replace(old)
+        try:
+            new.replace(target)
+        except OSError:
+            if old.exists():
+                old.replace(target)
+            raise
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from deploydcn.libraries import plugin_library_path
 from deploydcn.testing.native import find_nvcc
 from deploydcn.testing.pytest_plugin import installed
 from tests.browser import NAMES, find_chromium
+from tests.triton import server
 
 
 def _nvcc() -> str:
@@ -45,5 +46,6 @@ def pytest_deploydcn_backends() -> dict[str, Callable[[], str]]:
         "basicsr": lambda: installed("basicsr")() or installed("distutils")(),
         "emulation": _nvcc,
         "rtx": _rtx,
+        "tritonserver": server.missing,
         "chromium": lambda: "" if find_chromium() else f"none of {', '.join(NAMES)} is on PATH",
     }

@@ -26,6 +26,7 @@ ALLOWED = {
     "testing": {"ops", "runners", "parity", "cli", "testing"},
     "visual": {"ops", "nn", "runners", "export", "vision", "visual"},
     "report": {"parity", "vision", "visual", "report"},
+    "triton": {"runners", "parity", "triton"},
     "bench": {"ops", "export", "bench"},
     "serving": {"runners", "parity", "testing", "vision", "visual", "serving"},
 }
@@ -89,7 +90,7 @@ heavy = {"torch", "onnxruntime", "torchvision", "onnx_ir", "tensorrt", "tensorrt
 assert not heavy, heavy
 from deploydcn.cli import app
 from typer.testing import CliRunner
-for command in (None, "export", "convert", "inspect", "quantize", "drift", "build", "verify", "run", "serve", "visualize", "doctor"):
+for command in (None, "export", "convert", "inspect", "quantize", "drift", "build", "verify", "run", "serve", "triton", "visualize", "doctor"):
     result = CliRunner().invoke(app, [*([command] if command else []), "--help"])
     assert result.exit_code == 0, (command, result.output, result.exception)
 for call, extra in ((lambda: deploydcn.load("m.onnx"), "cpu"), (lambda: deploydcn.load("m.py:f", "torch"), "export"),
@@ -101,6 +102,7 @@ for call, extra in ((lambda: deploydcn.load("m.onnx"), "cpu"), (lambda: deploydc
                     (lambda: deploydcn.quantize("m.onnx", "h.onnx", {}), "export"),
                     (lambda: deploydcn.drift("m.onnx", {}, dtype="int8"), "export"),
                     (lambda: deploydcn.inspect("m.onnx"), "export"),
+                    (lambda: deploydcn.check_triton_repository("."), "triton"),
                     (lambda: deploydcn.visualize("m.onnx", "photo.jpg"), "report")):
     try:
         call()

@@ -11,7 +11,7 @@ import sys
 import typer
 from rich.console import Console
 
-from deploydcn.cli import bench, build, convert, doctor, drift, export, inspect, quantize, run, serve, verify, visualize
+from deploydcn.cli import bench, build, convert, doctor, drift, export, inspect, quantize, run, serve, triton, verify, visualize
 from deploydcn.errors import DeployDcnError, UserError
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _module in (export, convert, inspect, quantize, drift, build, verify, run, serve, visualize, bench, doctor):
+for _module in (export, convert, inspect, quantize, drift, build, verify, run, serve, triton, visualize, bench, doctor):
     app.command(name=_module.__name__.rpartition(".")[2], help=_module.__doc__)(_module.command)
 
 
