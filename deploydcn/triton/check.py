@@ -84,6 +84,8 @@ class ModelFolder:
             return
         for line, mistake in self.config.mistakes:
             self.problems.append(Problem(file, line, mistake))
+        if not self.config.whole:
+            return
         layout.check(self)
         versions = layout.versions(self)
         backend = self.backend()

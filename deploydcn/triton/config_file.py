@@ -36,10 +36,11 @@ class _Broken(Exception):
 
 @dataclass
 class ConfigFile:
-    """message: an inference.ModelConfig with all that could be read. mistakes: (line, what is wrong)."""
+    """message: an inference.ModelConfig with all that could be read. mistakes: (line, what is wrong). whole: it was read to its end."""
 
     message: Any
     mistakes: list[tuple[int, str]] = field(default_factory=list)
+    whole: bool = True
     lines: dict[tuple[str | int, ...], int] = field(default_factory=dict)
 
     def line(self, *path: str | int) -> int | None:
@@ -64,6 +65,7 @@ def parse(text: str) -> ConfigFile:
             raise _Broken(tokens[end].line, f"{tokens[end].text!r} closes nothing")
     except _Broken as error:
         result.mistakes.append((error.line, str(error)))
+        result.whole = False
     return result
 
 

@@ -16,6 +16,7 @@ import onnx
 from deploydcn._lazy import lazy_import
 from deploydcn.parity import random_inputs
 from deploydcn.runners import TensorInfo
+from deploydcn.runners.base import as_array
 
 GUESS = 64
 """A dynamic size that is not the batch, when nothing tells: a multiple of the strides of common networks."""
@@ -60,7 +61,7 @@ def _run(session: Any, infos: Sequence[TensorInfo], batch: int, sizes: Mapping[s
     try:
         shapes = {info.name: _shape(info, batch, sizes.get(info.name, ())) for info in infos}
         names = [node.name for node in session.get_outputs()]
-        values = session.run(names, random_inputs(infos, shapes))
+        values = session.run(names, {name: as_array(value) for name, value in random_inputs(infos, shapes).items()})
     except Exception as error:
         return {"batch": batch, "error": str(error)}
     return {

@@ -12,8 +12,9 @@ import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from deploydcn.errors import RuntimeFailure
 from deploydcn.libraries import PLUGIN_LIBRARY, plugin_library_path
@@ -33,17 +34,17 @@ def load_on_server(program: Path, repository: Path, names: Sequence[str]) -> tup
     Raises:
         RuntimeFailure: the server does not start, or takes too long.
     """
-    with _running(program, repository) as (ask, log):
-        about = ask("GET", "v2")
-        index = {item["name"]: item for item in _loaded(ask)}
+    with running(program, repository) as server:
+        about = server.ask("GET", "v2")
+        index = {item["name"]: item for item in server.loaded()}
         problems = []
         for name in names:
             item = index.get(name, {})
             if item.get("state") != "READY":
-                reason = item.get("reason", "").strip().partition("\n")[0] or _last_words(log, name)
+                reason = item.get("reason", "").strip().partition("\n")[0] or server.last_words(name)
                 problems.append(Problem(repository / name, None, f"tritonserver does not load it: {reason}"))
                 continue
-            metadata, config = ask("GET", f"v2/models/{name}"), ask("GET", f"v2/models/{name}/config")
+            metadata, config = server.ask("GET", f"v2/models/{name}"), server.ask("GET", f"v2/models/{name}/config")
             for kind in ("input", "output"):
                 told, configured = ([tensor["name"] for tensor in tensors] for tensors in (metadata[f"{kind}s"], config[kind]))
                 if told != configured:
@@ -54,27 +55,79 @@ def load_on_server(program: Path, repository: Path, names: Sequence[str]) -> tup
     return f"{about['name']} {about['version']} loaded {ready} of {len(names)}", problems
 
 
-def _loaded(ask: Any) -> list[dict[str, str]]:
-    """What the server has of every model, when it is done loading."""
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        index: list[dict[str, str]] = ask("POST", "v2/repository/index")
-        if all(item.get("state") != "LOADING" for item in index):
-            return index
-        if time.monotonic() > deadline:
-            raise RuntimeFailure(f"tritonserver still loads after {START_SECONDS} s: {index}")
-        time.sleep(0.2)
+@dataclass(frozen=True)
+class Server:
+    """A running server. log: what it printed."""
 
+    process: subprocess.Popen[bytes]
+    port: int
+    log: IO[str]
 
-def _last_words(log: Any, name: str) -> str:
-    """What the log says of a model that the server did not even try to load."""
-    log.seek(0)
-    errors = [line for line in log.read().splitlines() if line[:1] in "EW" and f"'{name}'" in line]
-    return errors[-1].partition("] ")[2].strip('"') if errors else "it gives no reason"
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """The JSON that the server answers a request with."""
+        data = json.dumps(body or {}).encode() if method == "POST" else None
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/{path}", data=data, method=method)
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as response:
+            answer = response.read()
+        return json.loads(answer) if answer else None
+
+    def loaded(self) -> list[dict[str, str]]:
+        """What the server has of every model, when it is done loading."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            index: list[dict[str, str]] = self.ask("POST", "v2/repository/index")
+            if all(item.get("state") != "LOADING" for item in index):
+                return index
+            if time.monotonic() > deadline:
+                raise RuntimeFailure(f"tritonserver still loads after {START_SECONDS} s: {index}")
+            time.sleep(0.2)
+
+    def last_words(self, name: str) -> str:
+        """What the log says of a model that the server did not even try to load."""
+        self.log.seek(0)
+        errors = [line for line in self.log.read().splitlines() if line[:1] in "EW" and f"'{name}'" in line]
+        return errors[-1].partition("] ")[2].strip('"') if errors else "it gives no reason"
+
+    def wait(self) -> None:
+        """Until the server answers.
+
+        Raises:
+            RuntimeFailure: it ended instead, or takes too long.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.ask("GET", "v2/health/ready")
+                return
+            except OSError:  # refused, reset, or an HTTP status: not yet
+                pass
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.log.seek(0)
+                last = " / ".join(self.log.read().strip().splitlines()[-5:])
+                code = self.process.returncode
+                state = "is not ready" if code is None else f"ended with exit code {code}"
+                raise RuntimeFailure(f"tritonserver {state}: {last}")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End the server and what it started."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(STOP_SECONDS)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
 
 @contextmanager
-def _running(program: Path, repository: Path) -> Iterator[Any]:
+def running(program: Path, repository: Path) -> Iterator[Server]:
+    """A server on a repository, listening on this machine only, with whatever it could load.
+
+    Raises:
+        RuntimeFailure: it does not start.
+    """
     port = _free_port()
     options = ["--model-control-mode=none", "--exit-on-error=false", "--strict-readiness=false", "--exit-timeout-secs=5"]
     options += ["--http-address=127.0.0.1", f"--http-port={port}", "--allow-grpc=false", "--allow-metrics=false"]
@@ -83,48 +136,13 @@ def _running(program: Path, repository: Path) -> Iterator[Any]:
         options.append(f"--backend-config=tensorrt,plugins={plugins.resolve() if plugins.is_file() else plugin_library_path()}")
     with tempfile.TemporaryFile("w+", errors="replace") as log:
         command = [str(program), f"--model-repository={repository.resolve()}", *options]
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
-
-        def ask(method: str, path: str) -> Any:
-            request = urllib.request.Request(f"http://127.0.0.1:{port}/{path}", data=b"{}" if method == "POST" else None, method=method)
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as response:
-                body = response.read()
-            return json.loads(body) if body else None
-
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True)
+        server = Server(process, port, log)
         try:
-            _wait(server, ask, log)
-            yield ask, log
+            server.wait()
+            yield server
         finally:
-            _stop(server)
-
-
-def _wait(server: subprocess.Popen[bytes], ask: Any, log: Any) -> None:
-    """Until the server answers, which it does when every model is loaded or refused."""
-    deadline = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            ask("GET", "v2/health/ready")
-            return
-        except OSError:  # refused, reset, or an HTTP status: not yet
-            pass
-        if server.poll() is not None or time.monotonic() > deadline:
-            log.seek(0)
-            last = " / ".join(log.read().strip().splitlines()[-5:])
-            state = "still is not ready" if server.returncode is None else f"ended with exit code {server.returncode}"
-            raise RuntimeFailure(f"tritonserver {state}: {last}")
-        time.sleep(0.1)
-
-
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    """End the server and what it started."""
-    server.send_signal(signal.SIGTERM)
-    try:
-        with suppress(subprocess.TimeoutExpired):
-            server.wait(STOP_SECONDS)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+            server.stop()
 
 
 def _free_port() -> int:

@@ -28,7 +28,7 @@ def sizes(message: Any) -> dict[str, list[int]]:
 
 def check(model: ModelFolder, signature: Signature, file: Path) -> None:
     """Compare a configuration with a model's signature and with what it did when it was run."""
-    message = model.config.message
+    message, before = model.config.message, len(model.problems)
     known = {"input": (*signature.inputs, *signature.optional), "output": signature.outputs}
     for kind, infos in known.items():
         items = getattr(message, kind)
@@ -40,7 +40,8 @@ def check(model: ModelFolder, signature: Signature, file: Path) -> None:
     for index, item in enumerate(message.output):
         if item.label_filename and not (model.path / item.label_filename).is_file():
             model.report_field(f"label file {item.label_filename!r} is not in {model.path}", "output", index, "label_filename")
-    _runs(model, signature, file)
+    if len(model.problems) == before:
+        _runs(model, signature, file)
 
 
 def _names(model: ModelFolder, kind: str, names: Sequence[str], infos: Sequence[TensorInfo], signature: Signature) -> None:
@@ -114,13 +115,11 @@ def _dims(model: ModelFolder, kind: str, index: int, item: Any, info: TensorInfo
 
 
 def _runs(model: ModelFolder, signature: Signature, file: Path) -> None:
+    message = model.config.message
     if not signature.runs:
         return
-    message = model.config.message
-    if signature.runs[0].error:
-        model.report(
-            file, f"was opened, and does not run on random numbers: {signature.runs[0].error.strip().partition(chr(10))[0]}", warning=True
-        )
+    if reason := signature.runs[0].error:
+        model.notes.append(f"{file}: opened, and not run on random numbers: {reason.strip().partition(chr(10))[0]}")
         return
     for run in signature.runs:
         if run.error:

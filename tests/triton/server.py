@@ -31,7 +31,7 @@ exec {server} --backend-directory={backends} "$@"
 
 def missing() -> str:
     """Why there is no server, "" when there is."""
-    return "" if PROGRAM.is_file() else "no server in build/tritonserver; python -m tests.triton.server puts one there (60 MB)"
+    return "" if PROGRAM.is_file() else "no server in build/tritonserver; python -m tests.triton.server puts one there (80 MB)"
 
 
 def install() -> None:

@@ -28,5 +28,5 @@ class TritonPythonModel:
 
     def _answer(self, request: Any) -> Any:
         feeds = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-        values = self._session.run(self._outputs, feeds)
+        values = [value.reshape(value.shape or 1) for value in self._session.run(self._outputs, feeds)]  # scalars travel as one value
         return pb_utils.InferenceResponse([pb_utils.Tensor(name, value) for name, value in zip(self._outputs, values, strict=True)])
