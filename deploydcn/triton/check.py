@@ -78,7 +78,7 @@ class ModelFolder:
             self.report(self.path, f"holds no {CONFIG}; Triton makes one up for some backends; write one, to know what it says")
             return
         try:
-            self.config = parse(file.read_text())
+            self.config = parse(file.read_text(encoding="utf-8-sig"))
         except UnicodeDecodeError as error:
             self.report(file, f"is not UTF-8 text: {error}")
             return

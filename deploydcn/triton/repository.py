@@ -87,10 +87,10 @@ def write_triton_repository(
         raise InvalidArgument(f"cannot write {target}: folder {target.absolute().parent} does not exist; create it first")
     here = target.resolve()
     launch = _launch(here, ops_dir, copy_ops)
-    prepared = [_prepare(file, options, launch.ops) for file in files]
-    names = [model.config.name for model in prepared]
+    names = [_model_name(file, options) for file in files]
     if len(set(names)) < len(names):
         raise InvalidArgument(f"models would have the names {', '.join(names)}; wanted each once; write them one by one, with --name")
+    prepared = [_prepare(file, options, launch.ops) for file in files]
     with _folder(target), contextlib.ExitStack() as stack:
         for model in prepared:
             folder = stack.enter_context(folder_on_success(target / model.config.name, CONFIG, scratch=_scratch(here)))
@@ -134,7 +134,7 @@ class _Options:
         if len(files) > 1 and (self.name is not None or self.like is not None):
             raise InvalidArgument(f"name and like are for one model, and {len(files)} were given; write them one by one")
         batching = self.dynamic_batching if self.dynamic_batching is not None else self.batch > 1
-        if (batching or self.dynamic_batching is not None) and self.batch == 0 and batching:
+        if batching and self.batch == 0:
             raise InvalidArgument("dynamic batching needs batches: give batch too, or leave dynamic_batching out")
         if self.delay and not batching:
             raise InvalidArgument(f"delay is {self.delay}, and requests are not put together; give a batch above 1, or leave delay out")
@@ -155,9 +155,9 @@ class _Prepared:
         return bool(self.config.libraries) or self.config.backend == TENSORRT
 
     def write(self, folder: Path, version: int) -> None:
-        (folder / CONFIG).write_text(self.config.text())
+        (folder / CONFIG).write_text(self.config.text(), encoding="utf-8")
         if self.config.labels:
-            (folder / LABELS).write_text("".join(f"{name}\n" for name in self.names))
+            (folder / LABELS).write_text("".join(f"{name}\n" for name in self.names), encoding="utf-8")
         home = folder / str(version)
         home.mkdir()
         shutil.copyfile(self.source, home / FILES[self.config.backend])
@@ -168,9 +168,6 @@ class _Prepared:
 
 def _prepare(source: Path, options: _Options, ops: Path) -> _Prepared:
     backend = backend_of(source)
-    name = source.stem if options.name is None else options.name
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-        raise InvalidArgument(f"{source} would get the name {name!r}; wanted letters, digits, _, - and . only; give another with --name")
     if backend == TENSORRT:
         if options.gpu is False:
             raise InvalidArgument(f"{source} is a TensorRT engine, which runs on GPUs only; leave --cpu out")
@@ -186,7 +183,7 @@ def _prepare(source: Path, options: _Options, ops: Path) -> _Prepared:
         notes += _proven_batches(source, signature, inputs + outputs, options.batch)
     names = _class_names(model)
     config = Config(
-        name=name,
+        name=_model_name(source, options),
         backend=backend,
         batch=options.batch,
         inputs=inputs,
@@ -202,6 +199,13 @@ def _prepare(source: Path, options: _Options, ops: Path) -> _Prepared:
     if options.warmup:
         _check_warmup(config)
     return _Prepared(source, config, _external(source, model), names, notes)
+
+
+def _model_name(source: Path, options: _Options) -> str:
+    name = source.stem if options.name is None else options.name
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise InvalidArgument(f"{source} would get the name {name!r}; wanted letters, digits, _, - and . only; give another with --name")
+    return name
 
 
 def _carried(source: Path, signature: Signature) -> tuple[list[TensorInfo], list[TensorInfo], list[str]]:

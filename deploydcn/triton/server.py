@@ -64,11 +64,18 @@ class Server:
     log: IO[str]
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """The JSON that the server answers a request with."""
+        """The JSON that the server answers a request with.
+
+        Raises:
+            RuntimeFailure: it does not answer, or with an error.
+        """
         data = json.dumps(body or {}).encode() if method == "POST" else None
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/{path}", data=data, method=method)
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as response:
-            answer = response.read()
+        try:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as response:
+                answer = response.read()
+        except OSError as error:  # refused, reset, too slow, or an HTTP status
+            raise RuntimeFailure(f"tritonserver does not answer {method} {path}: {error}") from error
         return json.loads(answer) if answer else None
 
     def loaded(self) -> list[dict[str, str]]:
@@ -96,11 +103,9 @@ class Server:
         """
         deadline = time.monotonic() + START_SECONDS
         while True:
-            try:
+            with suppress(RuntimeFailure):  # not yet
                 self.ask("GET", "v2/health/ready")
                 return
-            except OSError:  # refused, reset, or an HTTP status: not yet
-                pass
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.log.seek(0)
                 last = " / ".join(self.log.read().strip().splitlines()[-5:])

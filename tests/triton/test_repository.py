@@ -332,6 +332,12 @@ def test_names_of_classes_become_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_names_beyond_ascii(tmp_path: Path) -> None:
+    node = helper.make_node("Mul", ['größe "x"', 'größe "x"'], ["y"])
+    write(tmp_path, save(tmp_path / "model.onnx", [node], {'größe "x"': (F32, ["n", 2])}, {"y": (F32, ["n", 2])}), batch=2)
+
+
+@pytest.mark.slow
 def test_warm_up(tmp_path: Path) -> None:
     write(tmp_path, squares(tmp_path / "model.onnx"), batch=2, warmup=True)
     assert 'inputs { key: "x" value { data_type: TYPE_FP32 dims: [ 3 ] zero_data: true } }' in config(tmp_path)
