@@ -90,7 +90,8 @@ heavy = {"torch", "onnxruntime", "torchvision", "onnx_ir", "tensorrt", "tensorrt
 assert not heavy, heavy
 from deploydcn.cli import app
 from typer.testing import CliRunner
-for command in (None, "export", "convert", "inspect", "quantize", "drift", "build", "verify", "run", "serve", "triton", "visualize", "doctor"):
+commands = "export convert inspect quantize drift build verify run serve triton visualize doctor".split()
+for command in (None, *commands):
     result = CliRunner().invoke(app, [*([command] if command else []), "--help"])
     assert result.exit_code == 0, (command, result.output, result.exception)
 for call, extra in ((lambda: deploydcn.load("m.onnx"), "cpu"), (lambda: deploydcn.load("m.py:f", "torch"), "export"),
