@@ -38,7 +38,7 @@ def command(
         list[Path] | None, typer.Option("--report", help="A page (.html), .json, or JUnit (.xml) of all of this to write. Repeatable.")
     ] = None,
     detector: Annotated[
-        str | None, typer.Option(help="Compare boxes too: boxes or yolo says how outputs are read; auto, as in reports, finds out.")
+        str | None, typer.Option(help="Compare boxes too: boxes, yolo or detr says how outputs are read; auto, as in reports, finds out.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -81,6 +81,8 @@ def command(
 def print_report(report: ParityReport, to: Console, written: Path | None = None) -> None:
     """The table, what was allowed, what `locate` found. written: the folder that shows the layer by itself."""
     to.print(parity_table(report))
+    for line in mismatches(report):
+        to.print(line, soft_wrap=True, markup=False)
     to.print(f"allowed: {report.tolerance.relative:.2g} of a channel's scale ({report.tolerance.reason})", soft_wrap=True)
     if any(case.detections for case in report.cases):
         to.print(detections_table(report))
@@ -91,17 +93,29 @@ def print_report(report: ParityReport, to: Console, written: Path | None = None)
 
 
 def parity_table(report: ParityReport) -> Table:
-    """Every output of every case in a row."""
+    """Every output of every case in a row; why some cannot be compared is too long for it, see `mismatches`."""
     rows = []
     for case in report.cases:
         for output in case.outputs:
             verdict = "pass" if output.passes(report.tolerance.relative) else "FAIL"
             numbers = [f"{value:.2g}" for value in (output.max_abs, output.max_relative, output.worst_channel)]
             quality = [f"{output.cosine:.6f}", f"{output.sqnr_db:.0f}", "" if output.top1 is None else f"{output.top1:.1%}"]
-            cells = [output.mismatch, *[""] * 5] if output.mismatch else [*numbers, *quality]
-            rows.append((case.label, output.name, *cells, verdict))
+            if output.mismatch or output.empty:
+                numbers, quality = ["" if output.mismatch else "empty", "", ""], ["", "", ""]
+            rows.append((case.label, output.name, *numbers, *quality, verdict))
     columns = ["inputs", "output", "max abs", "/range", "/channel", "cosine", "dB", "top-1", ""]
     return table(f"{report.candidate} against {report.reference}", columns, rows)
+
+
+def mismatches(report: ParityReport) -> list[str]:
+    """Why outputs cannot be compared, each reason once: "map, vec (example, seed 0): shape [2, 4], wanted [2, 5]"."""
+    found: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+    for case in report.cases:
+        for output in case.outputs:
+            if output.mismatch:
+                names, labels = found.setdefault(output.mismatch, ({}, {}))
+                names[output.name] = labels[case.label] = None
+    return [f"{', '.join(names)} ({', '.join(labels)}): {why}" for why, (names, labels) in found.items()]
 
 
 def detections_table(report: ParityReport) -> Table:
@@ -109,10 +123,11 @@ def detections_table(report: ParityReport) -> Table:
     rows = []
     for case in report.cases:
         for item in case.detections:
-            counts = (item.reference, item.candidate, item.pairs, item.renamed, item.missing, item.extra)
-            numbers = [f"{value:.2g}" for value in (item.score_difference, item.shift)]
-            rows.append((case.label, str(item.image), *(str(len(some)) for some in counts), *numbers, f"{item.smallest_iou:.4f}"))
-    columns = ["inputs", "image", "reference", "candidate", "paired", "other class", "missing", "extra", "score", "moved, px", "IoU"]
+            counts = (item.pairs, item.renamed, item.missing, item.extra)
+            numbers = [f"{item.score_difference:.2g}", f"{item.shift:.2g}", f"{item.smallest_iou:.4f}"] if item.partners else ["", "", ""]
+            boxes = f"{len(item.reference)}/{len(item.candidate)}"
+            rows.append((case.label, str(item.image), boxes, *(str(len(some)) for some in counts), *numbers))
+    columns = ["inputs", "image", "boxes", "paired", "renamed", "missing", "extra", "score", "px", "IoU"]
     return table("boxes", columns, rows)
 
 

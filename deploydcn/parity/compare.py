@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -41,6 +41,11 @@ class OutputComparison:
     mismatch: str = ""
     worst_index: tuple[int, ...] | None = None
 
+    @property
+    def empty(self) -> bool:
+        """True when neither side has an element."""
+        return 0 in self.shape and not self.mismatch
+
     def passes(self, tolerance: float) -> bool:
         """True when every element is within tolerance of its channel's scale, and the outputs could be compared."""
         return not self.mismatch and self.worst_channel <= tolerance
@@ -51,8 +56,20 @@ class OutputComparison:
 
 
 def compare(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np.ndarray]) -> list[OutputComparison]:
-    """Compare two runs output by output; see `pair_outputs`, also for what it raises."""
-    return [compare_arrays(name, expected, got) for name, expected, got in pair_outputs(reference, candidate)]
+    """Compare two runs output by output; see `pair_outputs` for how they are paired.
+
+    Raises:
+        InvalidArgument: different numbers of outputs, or nothing to compare: an empty comparison is no success.
+    """
+    compared = [compare_arrays(name, expected, got) for name, expected, got in pair_outputs(reference, candidate)]
+    refuse_empty(compared)
+    return compared
+
+
+def refuse_empty(compared: Iterable[OutputComparison]) -> None:
+    """Raise InvalidArgument where no element was compared: that is no success."""
+    if all(output.empty for output in compared):
+        raise InvalidArgument("there is nothing to compare: every output is empty on both sides; give inputs that produce some")
 
 
 def pair_outputs(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray, np.ndarray]]:
@@ -60,8 +77,10 @@ def pair_outputs(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np
     reference's order.
 
     Raises:
-        InvalidArgument: different numbers of outputs, or nothing to compare: an empty comparison is no success.
+        InvalidArgument: different numbers of outputs, or none at all.
     """
+    if not reference and not candidate:
+        raise InvalidArgument("there is nothing to compare: the models have no outputs")
     if len(reference) != len(candidate):
         raise InvalidArgument(
             f"the reference has {len(reference)} outputs ({', '.join(reference)}), "
@@ -73,8 +92,6 @@ def pair_outputs(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np
     pairs = [
         (name, reference[name], candidate[name] if by_name else other) for name, other in zip(reference, candidate.values(), strict=True)
     ]
-    if not any(array.size for _, array, _ in pairs):
-        raise InvalidArgument("there is nothing to compare: every output is empty; give inputs that produce some")
     return pairs
 
 

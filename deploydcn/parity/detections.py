@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from deploydcn.errors import InvalidArgument
-from deploydcn.vision import Detections, decode_yolo, iou_matrix, match_detections
+from deploydcn.parity.detectors import Arrays, Pairs, prefixes, read_detections, triple
+from deploydcn.vision import Detections, iou_matrix, match_detections
 
 MATCH_IOU = 0.5
-
-DETECTORS = ("auto", "boxes", "yolo")
-"""How outputs are read as detections. boxes: triples of them named boxes, scores and labels. yolo: an anchor-free head's (N, 4 + classes,
-anchors). auto: triples, else outputs that look like such a head, else none."""
 
 
 @dataclass(frozen=True)
@@ -96,35 +92,19 @@ class DetectionComparison:
         }
 
 
-def compare_detections(pairs: Sequence[tuple[str, np.ndarray, np.ndarray]], detector: str = "auto") -> tuple[DetectionComparison, ...]:
+def compare_detections(pairs: Pairs, detector: str = "auto", inputs: Arrays | None = None) -> tuple[DetectionComparison, ...]:
     """Every image's detections on both sides.
 
     Args:
         pairs: (name, the reference's output, the candidate's), as `pair_outputs` gives them.
-        detector: one of DETECTORS.
+        detector: one of DETECTORS, which says how outputs are read.
+        inputs: the reference's, whose images (N, 3, H, W) the boxes of a DETR are parts of; without them such boxes stay parts.
 
     Raises:
         InvalidArgument: no such detector, or the reference's outputs cannot be read as `detector` says.
     """
-    if detector not in DETECTORS:
-        raise InvalidArgument(f"no detector is called {detector!r}; wanted {', '.join(DETECTORS)}")
-    ours, theirs = {name: expected for name, expected, _ in pairs}, {name: got for name, _, got in pairs}
-    prefixes = [] if detector == "yolo" else list(_prefixes(ours))
-    heads = [] if detector == "boxes" or prefixes else [name for name in ours if _is_yolo(ours[name], certain=detector == "yolo")]
-    if detector != "auto" and not prefixes and not heads:
-        wanted = "boxes (K, 4), scores (K,) and labels (K,)" if detector == "boxes" else "one of (N, 4 + classes, anchors)"
-        listed = ", ".join(f"{name}[{'x'.join(map(str, array.shape))}]" for name, array in ours.items())
-        raise InvalidArgument(f"detector {detector!r}: the model's outputs are {listed}; wanted {wanted}")
-    found: list[DetectionComparison] = []
-    for prefix in prefixes:
-        expected, got = _detections(ours, prefix), _detections(theirs, prefix)
-        if expected is not None and got is not None:
-            found.append(_matched(f"{prefix}boxes", len(found), expected, got))
-    for name in heads:
-        if ours[name].shape == theirs[name].shape:
-            decoded = zip(decode_yolo(ours[name]), decode_yolo(theirs[name]), strict=True)
-            found += [_matched(name, image, *sides) for image, sides in enumerate(decoded)]
-    return tuple(found)
+    found = read_detections(pairs, detector, inputs or {})
+    return tuple(_matched(*item) for item in found)
 
 
 def align_detections(reference: Mapping[str, np.ndarray], candidate: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -135,8 +115,8 @@ def align_detections(reference: Mapping[str, np.ndarray], candidate: Mapping[str
     nothing moves, and the comparison shows it.
     """
     aligned = dict(candidate)
-    for prefix in set(_prefixes(reference)) & set(_prefixes(candidate)):
-        expected, got = _detections(reference, prefix), _detections(candidate, prefix)
+    for prefix in set(prefixes(reference)) & set(prefixes(candidate)):
+        expected, got = triple(reference, prefix), triple(candidate, prefix)
         if expected is None or got is None or len(expected) != len(got):
             continue
         pairs = match_detections(expected, got, iou=MATCH_IOU)
@@ -147,29 +127,6 @@ def align_detections(reference: Mapping[str, np.ndarray], candidate: Mapping[str
             if other.startswith(prefix) and value.ndim and len(value) == len(order):
                 aligned[other] = value[order]
     return aligned
-
-
-def _prefixes(outputs: Mapping[str, np.ndarray]) -> Iterator[str]:
-    """What stands before "boxes", "scores" and "labels" in the names of every triple."""
-    for name in outputs:
-        prefix = name.removesuffix("boxes")
-        if prefix != name and all(f"{prefix}{part}" in outputs for part in ("scores", "labels")):
-            yield prefix
-
-
-def _detections(outputs: Mapping[str, np.ndarray], prefix: str) -> Detections | None:
-    boxes, scores, labels = (outputs[f"{prefix}{part}"] for part in ("boxes", "scores", "labels"))
-    fits = boxes.ndim == 2 and boxes.shape[1] == 4 and scores.shape == labels.shape == boxes.shape[:1]
-    return Detections(boxes, scores, labels) if fits else None
-
-
-def _is_yolo(output: np.ndarray, *, certain: bool) -> bool:
-    """Whether an output can be decoded; if not certain, whether it looks like it: pixels above, probabilities below, many anchors."""
-    if output.ndim != 3 or output.shape[1] < 5 or not output.size or output.dtype.kind != "f":
-        return False
-    classes = output[:, 4:]
-    looks = output.shape[2] > output.shape[1] and classes.min() >= 0 and classes.max() <= 1 and output[:, :4].max() > 1
-    return certain or bool(looks)
 
 
 def _matched(output: str, image: int, reference: Detections, candidate: Detections) -> DetectionComparison:

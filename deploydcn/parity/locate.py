@@ -12,7 +12,7 @@ from deploydcn.parity.compare import OutputComparison, compare_arrays
 from deploydcn.parity.location import Evidence, Finding, LayerComparison, Location, Verdict
 from deploydcn.parity.search import Search
 from deploydcn.parity.statistics import statistics
-from deploydcn.parity.taps import taps_of
+from deploydcn.parity.taps import Operator, taps_of
 from deploydcn.runners import Runner
 
 MEMORY_LIMIT = 1 << 30
@@ -45,7 +45,7 @@ def locate(
     *,
     label: str = "given",
     failed: bool = True,
-    runs: bool = True,
+    error: str = "",
     tolerance: float,
     precision: str | None = None,
     memory_limit: int = MEMORY_LIMIT,
@@ -58,7 +58,7 @@ def locate(
         feeds, candidate_feeds: one set of inputs, by each model's names.
         label: of the inputs.
         failed: whether the outputs differ on these inputs. If not, the error along the network is told and no layer blamed.
-        runs: whether the candidate runs at all on these inputs.
+        error: why the candidate does not run on these inputs; "" when it does.
         tolerance: for the outputs; relative to a channel's scale.
         precision: the lowest that either side computes in, where that is not the types of its tensors.
         memory_limit: bytes of both sides' tensors held at a time.
@@ -69,13 +69,13 @@ def locate(
         closed = [runner.name for runner, side in zip((reference, candidate), sides, strict=True) if side is None]
         advice = "locate in the ONNX file that it was built from: if that agrees with the reference, the difference is the runtime's"
         return Location("outputs only", f"{' and '.join(closed)} shows no tensors but its outputs; {advice}", label)
-    search = Search(sides[0], sides[1], tolerance, memory_limit, precision=precision, runs=runs)
+    search = Search(sides[0], sides[1], tolerance, memory_limit, precision=precision, runs=not error)
     if len(search.matches) <= len(search.outputs):
         return Location(
             "outputs only", "no tensor but outputs could be matched: the two models share no names, modules or structure", label
         )
     chunks = list(search.chunks(list(search.matches)))
-    bisected = failed and runs and search.outputs and len(chunks) > MANY_CHUNKS
+    bisected = failed and not error and search.outputs and len(chunks) > MANY_CHUNKS
     if bisected and (quick := _narrowed(search, label, progress)) is not None:
         return quick
     layers = []
@@ -91,6 +91,9 @@ def locate(
     first = first_jump(search, layers)
     if first is not None:
         return _found(search, layers, first, label)
+    if error:
+        explanation = f"the candidate does not run, though every layer that could be run by itself does: {error}; {largest}"
+        return _result(search, layers, label, "does not run", explanation)
     explanation = f"no layer stands out: {largest}, the median {noise_of(layers):.2g}; small differences add up along the network"
     return _result(search, layers, label, "accumulated", explanation)
 
@@ -138,10 +141,13 @@ def _jumps(layer: LayerComparison, layers: Sequence[LayerComparison], share: flo
 def _found(search: Search, layers: Sequence[LayerComparison], layer: LayerComparison, label: str) -> Location:
     finding = _finding(search, layer, {other.name: other.accumulated_error for other in layers})
     before = max((error for error in finding.before.values()), default=0.0)
-    what = layer.local.mismatch if layer.local is not None and layer.local.mismatch else f"{layer.local_error:.3g} of its scale"
+    explained = f"it differs by {layer.local_error:.3g} of its scale (rounding explains {layer.limit:.2g})"
+    mismatch = "" if layer.local is None else layer.local.mismatch
+    what = f": {mismatch}" if mismatch else f" {explained}"
+    after = "" if layer.accumulated is None else f", {layer.accumulated_error:.2g} after"
     explanation = (
-        f"{_title(layer)} is the first layer that computes something else: fed with the reference's tensors it differs by {what} "
-        f"(rounding explains {layer.limit:.2g}); accumulated error {before:.2g} before it, {layer.accumulated_error:.2g} after"
+        f"{_title(layer)} is the first layer that computes something else: fed with the reference's tensors{what}; "
+        f"accumulated error {before:.2g} before it{after}"
     )
     return _result(search, layers, label, "layer", explanation, finding)
 
@@ -233,7 +239,7 @@ def _differences(search: Search, layer: LayerComparison) -> Iterator[str]:
     """Attributes and weights that differ, where both sides have the same operators; else which operators each side has."""
     ours, theirs = layer.reference_operators, layer.operators
     if [step.type for step in ours] != [step.type for step in theirs]:
-        yield f"{', '.join(map(str, theirs))} against {', '.join(map(str, ours))}"
+        yield f"{_steps(theirs)} against {_steps(ours)}"
         return
     for expected, got in zip(ours, theirs, strict=True):
         for name in sorted({*expected.attributes, *got.attributes}):
@@ -250,9 +256,13 @@ def _differences(search: Search, layer: LayerComparison) -> Iterator[str]:
 
 def _title(layer: LayerComparison) -> str:
     """ "layer1.0.conv2: node_Conv_7 (Conv)"."""
-    steps = ", ".join(map(str, layer.operators[-3:])) or layer.name
-    more = len(layer.operators) - 3
-    return f"{layer.path or layer.name}: {steps}{f' after {more} more' if more > 0 else ''}"
+    return f"{layer.path or layer.name}: {_steps(layer.operators) or layer.name}"
+
+
+def _steps(operators: Sequence[Operator]) -> str:
+    """The last three, which are the nearest to the tensor."""
+    more = len(operators) - 3
+    return f"{', '.join(map(str, operators[-3:]))}{f' after {more} more' if more > 0 else ''}"
 
 
 def _result(

@@ -12,7 +12,7 @@ from deploydcn.parity.compare import OutputComparison
 from deploydcn.parity.statistics import TensorStatistics
 from deploydcn.parity.taps import OnnxPart, Operator, TorchPart
 
-Verdict = Literal["layer", "unobserved", "accumulated", "agree", "outputs only"]
+Verdict = Literal["layer", "unobserved", "accumulated", "does not run", "agree", "outputs only"]
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,8 @@ class Location:
 
     verdict: "layer": `finding` is the first layer whose local error jumps. "unobserved": the difference vanishes while tensors in the
     layer are outputs, as when a runtime fuses operators; `finding` covers what is fused. "accumulated": no layer stands out; see
-    `contributors`. "agree": the outputs do. "outputs only": a side shows no tensors but its outputs.
+    `contributors`. "does not run": the candidate, though all of its layers do. "agree": the outputs do. "outputs only": a side shows no
+    tensors but its outputs.
     explanation: the same in a sentence or two. label: of the inputs. layers: every matched tensor, in the candidate's order: the
     error along the network. noise: the median local error. unmatched: tensors of the candidate that have no partner. peak_bytes: most
     that was held of both sides' tensors at a time.

@@ -145,6 +145,8 @@ def _write_part(path: Path, evidence: Evidence, name: str) -> tuple[str, str]:
     weights = {key: value.detach().cpu().numpy() for key, value in part.module.state_dict().items()}
     _save(path / "weights.npz", **weights)
     compute = '    return np.load(FOLDER / "candidate.npz")["result"]\n'
+    if evidence.got is None:
+        compute = '    sys.exit("the candidate gave no result: README.txt says why")\n'
     (path / "reproduce.py").write_text(SCRIPT.format(imports="", compute=compute))
     return (
         "weights.npz      the weights of the layer's last module, which cannot be saved to run by itself",

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from deploydcn.errors import UserError
-from deploydcn.parity.compare import CHANNEL_FLOOR, OutputComparison, compare, compare_arrays, incomparable
+from deploydcn.parity.compare import CHANNEL_FLOOR, OutputComparison, compare_arrays, incomparable, pair_outputs
 from deploydcn.parity.location import Evidence, LayerComparison
 from deploydcn.parity.matching import match
 from deploydcn.parity.taps import Operator, Taps, nearest
@@ -171,7 +171,7 @@ class Search:
         return compare_arrays(name, expected, got, floor=LAYER_FLOOR)
 
     def _failed(self, name: str, expected: np.ndarray, error: object = "") -> OutputComparison:
-        return incomparable(name, expected.shape, f"does not run on the reference's tensors: {error}")
+        return incomparable(name, expected.shape, f"it does not run: {error}")
 
     def _is_rounded(self, name: str, array: np.ndarray) -> bool:
         kind = self._types.get(name, array.dtype)
@@ -182,7 +182,7 @@ class Search:
         return {name: array.astype(self._types.get(name, array.dtype), copy=False) for name, array in arrays.items()}
 
     def _agree(self, wanted: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> bool:
-        return all(output.passes(self.tolerance) for output in compare(wanted, outputs))
+        return all(compare_arrays(*pair).passes(self.tolerance) for pair in pair_outputs(wanted, outputs))
 
     def _count(self, *sides: Mapping[str, np.ndarray]) -> None:
         self.peak_bytes = max(self.peak_bytes, sum(array.nbytes for side in sides for array in side.values()))

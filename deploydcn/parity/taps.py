@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast
 
 import numpy as np
 import onnx
 
 from deploydcn.runners import Runner
+from deploydcn.runners.base import has_members
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -112,7 +113,6 @@ class Taps(Protocol):
         """A weight by its name in `Operator.parameters`; None when it lies in another file."""
 
 
-@runtime_checkable
 class OnnxRunner(Runner, Protocol):
     """A runner of an ONNX graph that can run an edited graph in the same way."""
 
@@ -125,10 +125,10 @@ class OnnxRunner(Runner, Protocol):
 
 def taps_of(runner: Runner, feeds: Arrays) -> Taps | None:
     """Open a model on the given inputs (by its own names). None where a runner shows outputs only, as an engine does."""
-    if isinstance(runner, OnnxRunner):
+    if has_members(runner, "onnx_model", "reopen"):
         from deploydcn.parity.onnx_taps import OnnxTaps
 
-        return OnnxTaps(runner, feeds)
+        return OnnxTaps(cast(OnnxRunner, runner), feeds)
     if type(runner).__name__ == "TorchRunner":  # by name: torch need not be installed
         from deploydcn.parity.torch_taps import TorchTaps
 

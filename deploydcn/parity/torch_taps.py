@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import weakref
 from collections import Counter
@@ -14,6 +15,7 @@ import torch
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from deploydcn.errors import UserError
 from deploydcn.parity.taps import Arrays, Operator, Tap, TorchPart
 from deploydcn.runners.base import as_array
 from deploydcn.runners.torch_runner import TorchRunner
@@ -21,13 +23,17 @@ from deploydcn.runners.torch_runner import TorchRunner
 Visit = Callable[[str, str, Any], Any]
 """Called with a module's path, the name of the call and the module's result; may return another result."""
 
+Stop = Callable[[str, str, Any], None]
+"""Called with a module's path, the name of the call and its arguments when that module raised."""
+
 
 class _Enough(BaseException):
     """Ends a run whose rest nobody needs. Not an Exception: nobody in between shall catch it."""
 
 
 class TorchTaps:
-    """See Taps. feeds: by the runner's input names. Modules that run code which is not torch's (NumPy) seem to be fed by nothing."""
+    """See Taps. feeds: by the runner's input names. Modules that run code which is not torch's (NumPy) seem to be fed by nothing. Of a
+    model that raises there are the taps until then, and one for the module that raised; no outputs."""
 
     def __init__(self, runner: TorchRunner, feeds: Arrays) -> None:
         self.runner = runner
@@ -37,8 +43,8 @@ class TorchTaps:
     @cached_property
     def _listing(self) -> _Listing:
         listing = _Listing({path: type(module).__name__ for path, module in self.modules.items()})
-        with listing.flow:
-            listing.finish(self._run(listing.visit, listing.begin))
+        with listing.flow, contextlib.suppress(UserError):
+            listing.finish(self._run(listing.visit, listing.begin, listing.stop))
         return listing
 
     @property
@@ -117,9 +123,14 @@ class TorchTaps:
             return _replaced(call, result, given)
 
         handles = [self.modules[path].register_forward_pre_hook(note, with_kwargs=True) for path in paths if path]
+
+        def stop(path: str, _call: str, _arguments: Any) -> None:
+            if path in paths:  # the candidate's fault is that this module raises
+                calls.append((self.modules[path], *waiting[self.modules[path]], []))
+
         try:
-            self._run(visit)
-        except _Enough:
+            self._run(visit, stop=stop)
+        except (_Enough, UserError):
             pass
         finally:
             for handle in handles:
@@ -135,26 +146,31 @@ class TorchTaps:
             return TorchPart(torch.nn.Sequential(*(call[0] for call in calls)), first[1], {}, complete=True)
         return TorchPart(calls[-1][0], calls[-1][1], calls[-1][2], complete=len(calls) == 1)
 
-    def _run(self, visit: Visit, begin: Callable[[Mapping[str, torch.Tensor]], None] | None = None) -> dict[str, torch.Tensor]:
+    def _run(
+        self, visit: Visit, begin: Callable[[Mapping[str, torch.Tensor]], None] | None = None, stop: Stop | None = None
+    ) -> dict[str, torch.Tensor]:
         """Run with hooks on every module; begin sees the inputs as the model gets them. A module that several others share goes by the path
         that the one calling it has for it."""
         calls: Counter[str] = Counter()
-        running: list[tuple[torch.nn.Module, str]] = [(self.runner.model, "")]
+        running: list[tuple[torch.nn.Module, str, Any]] = [(self.runner.model, "", None)]
         paths: dict[torch.nn.Module, list[str]] = {}
         for path, module in self.modules.items():
             paths.setdefault(module, []).append(path)
 
-        def enter(module: torch.nn.Module, _args: Any) -> None:
+        def named(path: str) -> str:
+            return path if calls[path] == 1 else f"{path}#{calls[path]}"
+
+        def enter(module: torch.nn.Module, args: Any, kwargs: Any) -> None:
             around = running[-1][1]
             inner = [path for path in paths[module] if not around or path.startswith(f"{around}.")]
-            running.append((module, min(inner or paths[module], key=len)))
+            running.append((module, min(inner or paths[module], key=len), (args, kwargs)))
 
         def leave(module: torch.nn.Module, _args: Any, result: Any) -> Any:
             while running[-1][0] is not module:  # whose forward raised what its caller caught
                 running.pop()
             path = running.pop()[1]
             calls[path] += 1
-            return visit(path, path if calls[path] == 1 else f"{path}#{calls[path]}", result)
+            return visit(path, named(path), result)
 
         def started(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if begin is not None:
@@ -162,11 +178,17 @@ class TorchTaps:
                 begin(dict(zip(self.runner.signature.names, tensors, strict=False)))
 
         inside = [module for module in paths if module is not self.runner.model]
-        handles = [module.register_forward_pre_hook(enter) for module in inside]
+        handles = [module.register_forward_pre_hook(enter, with_kwargs=True) for module in inside]
         handles += [module.register_forward_hook(leave) for module in inside]
         handles.append(self.runner.model.register_forward_pre_hook(started, with_kwargs=True))
         try:
             return self.runner.call(self.feeds)
+        except UserError:
+            _, path, arguments = running[-1]
+            if stop is not None and path:
+                calls[path] += 1
+                stop(path, named(path), arguments)
+            raise
         finally:
             for handle in handles:
                 handle.remove()
@@ -218,12 +240,16 @@ class _Listing:
                 self._add(tap, "", tensor)
             self.outputs[name] = tap
 
+    def stop(self, path: str, call: str, arguments: Any) -> None:
+        self.taps[call] = Tap(call, path, self._sources(arguments), self.kinds[path])
+
     def _add(self, name: str, path: str, tensor: torch.Tensor) -> None:
-        sources = {source: None for storage in _storages(tensor) for source in self.flow.sources.get(storage, ())}
-        self.taps[name] = Tap(
-            name, path, tuple(sources), self.kinds[path], tuple(tensor.shape), as_array(tensor[:0] if tensor.ndim else tensor).dtype
-        )
+        dtype = as_array(tensor[:0] if tensor.ndim else tensor).dtype
+        self.taps[name] = Tap(name, path, self._sources(tensor), self.kinds[path], tuple(tensor.shape), dtype)
         self._seen[id(tensor)] = (weakref.ref(tensor), tensor._version, name)
+
+    def _sources(self, values: Any) -> tuple[str, ...]:
+        return tuple({source: None for storage in _storages(values) for source in self.flow.sources.get(storage, ())})
 
     def _tap(self, tensor: torch.Tensor) -> str | None:
         """The tap that this very tensor is already, unless it was written to since."""

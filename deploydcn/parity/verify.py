@@ -7,13 +7,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from rich.progress import track
 
-from deploydcn.errors import InvalidArgument, RuntimeFailure
-from deploydcn.parity.compare import OutputComparison, compare_arrays, incomparable, pair_outputs
+from deploydcn.errors import InvalidArgument, UserError
+from deploydcn.parity.compare import OutputComparison, compare_arrays, incomparable, pair_outputs, refuse_empty
 from deploydcn.parity.detections import DetectionComparison, compare_detections
 from deploydcn.parity.inputs import input_sets
 from deploydcn.parity.locate import MEMORY_LIMIT
@@ -21,7 +21,10 @@ from deploydcn.parity.locate import locate as find_divergence
 from deploydcn.parity.location import Location
 from deploydcn.parity.tolerance import PRECISION, Tolerance, default_tolerance
 from deploydcn.runners import Runner, load
+from deploydcn.runners.base import has_members
 from deploydcn.runners.tensorrt_api import ENGINE_SUFFIXES, engine_backend
+
+NUMPY_FLOATS = ("float64", "float32", "float16")
 
 
 @dataclass(frozen=True)
@@ -120,8 +123,8 @@ def verify(
         kinds: further inputs of the same shapes: "zeros", "large" (see deploydcn.parity.inputs).
         images: a folder of photographs to compare on too.
         shapes: of the random inputs, instead of the example and its shapes.
-        detector: compare detections box by box as well: "boxes" or "yolo" says how outputs are read, "auto" finds out; see
-            deploydcn.parity.detections. They do not change the verdict, which every output must pass.
+        detector: compare detections box by box as well: "boxes", "yolo" or "detr" says how outputs are read, "auto" finds out; see
+            deploydcn.parity.detectors. They do not change the verdict, which every output must pass.
         locate: compare tensors inside the models as well, on the inputs of the largest error, and find the first layer that computes
             something else: `ParityReport.location`.
         memory_limit: bytes of both sides' tensors that `locate` holds at a time.
@@ -135,32 +138,34 @@ def verify(
         raise InvalidArgument(f"tolerance is {tolerance}; wanted 0 or more, relative to a channel's scale")
     expected, got = as_runner(reference), as_runner(candidate)
     cases: list[ParityCase] = []
-    broken: list[str] = []
+    broken: dict[str, str] = {}
     worst, worst_tensors = -1.0, None
     dtypes: set[str] = set()
     sets = list(input_sets(expected, got, inputs, shapes=shapes, seed=seed, seeds=seeds, kinds=kinds, images=images))
     if not sets:
         raise InvalidArgument("there is nothing to compare: no inputs were asked for; give inputs, seeds, kinds or images")
     for label, arrays in track(sets, "comparing", disable=not progress or len(sets) < 2):
-        wanted, actual = expected.run(arrays), {}
+        wanted, feeds, actual = expected.run(arrays), _feeds_like(expected, got, arrays), {}
         detections: tuple[DetectionComparison, ...] = ()
         try:
-            actual = got.run(_feeds_like(expected, got, arrays))
+            actual = got.run(feeds)
+        except UserError as error:
+            if not locate:
+                raise
+            broken[label] = str(error)
+            outputs = tuple(incomparable(name, array.shape, f"the candidate does not run: {error}") for name, array in wanted.items())
+            worst, worst_tensors = math.inf, worst_tensors if worst == math.inf else None
+        else:
             pairs = pair_outputs(wanted, actual)
             outputs = tuple(compare_arrays(*pair) for pair in pairs)
-            detections = () if detector is None else compare_detections(pairs, detector)
+            detections = () if detector is None else compare_detections(pairs, detector, arrays)
             for output, (_, *tensors) in zip(outputs, pairs, strict=True):
                 if output.worst_channel > worst:
                     worst, worst_tensors = output.worst_channel, (tensors[0], tensors[1])
-        except RuntimeFailure as error:
-            if not locate:
-                raise
-            broken.append(label)
-            outputs = tuple(incomparable(name, array.shape, str(error)) for name, array in wanted.items())
-            worst, worst_tensors = math.inf, worst_tensors if worst == math.inf else None
         dtypes |= {array.dtype.name for array in (*wanted.values(), *actual.values(), *arrays.values()) if array.dtype.name in PRECISION}
         ordered = {info.name: arrays[info.name] for info in expected.inputs}
         cases.append(ParityCase(label, ordered, outputs, detections))
+    refuse_empty(output for case in cases for output in case.outputs)
     if not isinstance(tolerance, Tolerance):
         lowest = dtype or min(dtypes, key=lambda name: PRECISION[name], default="float32")
         policy = default_tolerance(lowest)
@@ -176,7 +181,7 @@ def verify(
         _feeds_like(expected, got, arrays),
         label=label,
         failed=not report.passed,
-        runs=label not in broken,
+        error=broken.get(label, ""),
         tolerance=tolerance.relative,
         precision=dtype,
         memory_limit=memory_limit,
@@ -187,8 +192,8 @@ def verify(
 
 def as_runner(model: Any) -> Runner:
     """A Runner as it is; otherwise ONNX models through ONNX Runtime, engine files through TensorRT, everything else through torch."""
-    if isinstance(model, Runner):
-        return model
+    if has_members(model, "name", "inputs", "outputs", "run"):
+        return cast(Runner, model)
     if isinstance(model, str | Path) and str(model).endswith(ENGINE_SUFFIXES):
         return load(str(model), engine_backend(Path(model)))
     if isinstance(model, str | Path) and str(model).endswith(".onnx"):
@@ -199,12 +204,17 @@ def as_runner(model: Any) -> Runner:
 
 
 def _feeds_like(reference: Runner, runner: Runner, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The reference's inputs by the other's names: the same ones, or in order."""
-    names = [info.name for info in runner.inputs]
-    if set(names) == set(arrays):
-        return dict(arrays)
+    """The reference's inputs by the other's names, the same ones or in order, and in its floating-point types: a file in half precision is
+    compared on the rounded numbers, which are part of what it costs."""
     ordered = [arrays[info.name] for info in reference.inputs]
+    names = [info.name for info in runner.inputs]
     if len(ordered) != len(names):
         taken = [", ".join(map(str, side.inputs)) for side in (reference, runner)]
         raise InvalidArgument(f"the reference takes {taken[0]}; the candidate {taken[1]}; wanted as many")
-    return dict(zip(names, ordered, strict=True))
+    feeds = dict(arrays) if set(names) == set(arrays) else dict(zip(names, ordered, strict=True))
+    wanted = {info.name: info.dtype for info in runner.inputs if info.dtype in NUMPY_FLOATS}
+    return {name: _as_float(array, wanted.get(name, array.dtype.name)) for name, array in feeds.items()}
+
+
+def _as_float(array: np.ndarray, dtype: str) -> np.ndarray:
+    return array.astype(dtype, copy=False) if array.dtype.name in NUMPY_FLOATS else array

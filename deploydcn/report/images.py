@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from deploydcn.parity import ParityCase, ParityReport
+from deploydcn.vision import looks_like_images
 
 SMALLEST = 560
 """Pixels of an image's longer side on a page, at least about that: smaller ones are magnified."""
@@ -20,7 +21,7 @@ def images_of(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     normalized ones or noise, are stretched to what can be seen."""
     found = []
     for array in inputs.values():
-        if array.ndim >= 3 and array.shape[-3] in (1, 3) and array.size and array.dtype.kind in "fu":
+        if looks_like_images(array):
             found += [_pixels(image) for image in array.reshape(-1, *array.shape[-3:])]
     return found
 

@@ -86,7 +86,9 @@ def _network(report: ParityReport, location: Location) -> list[str]:
     accumulated = [None if layer.accumulated is None else layer.accumulated_error for layer in layers]
     limit = max(layer.limit for layer in layers) if location.finding is None else location.finding.layer.limit
     return [
-        svg.curve(local, labels, title="local error: each layer fed with the reference's tensors", limit=limit),
+        svg.curve(
+            local, labels, title="local error: each layer fed with the reference's tensors", limit=limit, limit_name="rounding explains"
+        ),
         svg.curve(accumulated, labels, title="accumulated error: with all that was wrong before", limit=report.tolerance.relative),
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import getattr_static
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -49,6 +50,12 @@ class Runner(Protocol):
             InvalidArgument: inputs do not fit; the message names the tensor.
             RuntimeFailure: the backend failed.
         """
+
+
+def has_members(value: Any, *names: str) -> bool:
+    """Whether a value has these attributes. Unlike isinstance with a protocol before Python 3.12, nothing is evaluated to find out: a torch
+    model's outputs are known once it has run."""
+    return all(getattr_static(value, name, None) is not None for name in names)
 
 
 def arrays_for(infos: Sequence[TensorInfo], inputs: Inputs) -> dict[str, np.ndarray]:

@@ -47,6 +47,38 @@ def _decode_one(image: np.ndarray, confidence: float, iou: float, limit: int) ->
     return Detections(boxes[chosen], scores[kept][chosen], classes[kept][chosen])
 
 
+def decode_detr(
+    boxes: np.ndarray, scores: np.ndarray, sizes: np.ndarray, *, confidence: float = 0.25, limit: int = 300
+) -> list[Detections]:
+    """A DETR's queries, decoded per image: every query is a box of its best class; nothing is suppressed, which such models learn not to
+    need (Carion et al., End-to-End Object Detection with Transformers, 2020).
+
+    Args:
+        boxes: (N, queries, 4): centre x, centre y, width, height in parts of the image.
+        scores: (N, queries, classes): probabilities.
+        sizes: (N, 2): height and width of every image in pixels.
+        confidence: smallest score kept. limit: most boxes per image.
+
+    Raises:
+        InvalidArgument: shapes that do not belong together.
+    """
+    fits = boxes.ndim == scores.ndim == 3 and boxes.shape[2] == 4 and scores.shape[:2] == boxes.shape[:2] and scores.shape[2]
+    if not fits or sizes.shape != (len(boxes), 2):
+        raise InvalidArgument(
+            f"boxes {list(boxes.shape)}, scores {list(scores.shape)} and sizes {list(sizes.shape)} are no DETR's; "
+            "wanted (N, queries, 4), (N, queries, classes) and (N, 2)"
+        )
+    found = []
+    for places, probabilities, (height, width) in zip(boxes, scores, sizes, strict=True):
+        best = probabilities.max(1)
+        order = np.argsort(-best, kind="stable")
+        kept = order[best[order] >= confidence][:limit]
+        (x, y, w, h), classes = places[kept].T, probabilities[kept].argmax(1)
+        corners = np.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], 1) * np.array([width, height, width, height])
+        found.append(Detections(corners, best[kept], classes))
+    return found
+
+
 def nms(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, iou: float) -> np.ndarray:
     """Indices of the boxes that no better box of the same class overlaps by more than `iou`, best first."""
     order = np.argsort(-scores, kind="stable")

@@ -45,8 +45,13 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     try:
         with pillow.open(path) as image:
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError) as error:
+    except Exception as error:  # whatever Pillow's plugins raise, or packages that put a loader of their own in its place
         raise InvalidArgument(f"{path} is not a readable image: {error}") from error
+
+
+def looks_like_images(array: np.ndarray) -> bool:
+    """Whether an array (..., channels, H, W) has the shape and type of colour or grey images."""
+    return array.ndim >= 3 and array.shape[-3] in (1, 3) and array.size > 0 and array.dtype.kind in "fu"
 
 
 def letterbox(image: np.ndarray, size: tuple[int, int]) -> Letterbox:

@@ -17,11 +17,13 @@ FARTHEST = 1e300
 """Numbers beyond it are counted there: their distances would overflow."""
 
 
-def curve(values: Sequence[float | None], labels: Sequence[str], *, title: str, limit: float | None = None) -> str:
+def curve(
+    values: Sequence[float | None], labels: Sequence[str], *, title: str, limit: float | None = None, limit_name: str = "allowed"
+) -> str:
     """One number per step on a logarithmic scale, as an error along a network; each point tells its label and value when pointed at.
 
-    limit: a dashed line; points above it are drawn large. Numbers that are not finite are drawn as crosses at the top, zeros at the bottom;
-    where there is None, nothing is.
+    limit: a dashed line, limit_name what it is; points above it are drawn large. Numbers that are not finite are drawn as crosses at the
+    top, zeros at the bottom; where there is None, nothing is.
     """
     points = [(index, value, label) for index, (value, label) in enumerate(zip(values, labels, strict=True)) if value is not None]
     drawable = [value for value in [*(value for _, value, _ in points), *([limit] if limit else [])] if math.isfinite(value) and value > 0]
@@ -50,7 +52,7 @@ def curve(values: Sequence[float | None], labels: Sequence[str], *, title: str, 
         parts.append(f"<g>{_title(f'{label}: {value:.3g}')}{mark}</g>")
     if limit:
         parts.append(_line(LEFT, at_y(limit), WIDTH - RIGHT, at_y(limit), COLOURS[1], 1.0, dashed=True))
-        parts.append(_text(WIDTH - RIGHT, at_y(limit) - 4, f"allowed {limit:.2g}", "end"))
+        parts.append(_text(WIDTH - RIGHT, at_y(limit) - 4, f"{limit_name} {limit:.2g}", "end"))
     return _frame(title, parts)
 
 

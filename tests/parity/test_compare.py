@@ -162,3 +162,14 @@ def test_detections_are_compared_as_a_set() -> None:
 def test_types_that_must_be_equal(reference: np.ndarray, candidate: np.ndarray) -> None:
     assert not compare_arrays("y", reference, candidate).passes(1e-4)
     assert compare_arrays("y", reference, reference.copy()).passes(0)
+
+
+def test_boxes_that_one_side_lacks_are_a_difference_and_not_nothing() -> None:
+    (found,) = compare({"boxes": np.zeros((0, 4))}, {"boxes": np.ones((3, 4))})
+    assert found.mismatch == "shape [3, 4], wanted [0, 4]"
+
+
+def test_an_empty_output_beside_another_is_told_as_empty() -> None:
+    empty, full = compare({"boxes": np.zeros((0, 4)), "y": np.ones(3)}, {"boxes": np.zeros((0, 4)), "y": np.ones(3)})
+    assert (empty.empty, full.empty) == (True, False)
+    assert empty.passes(0)

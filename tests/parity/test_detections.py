@@ -83,6 +83,63 @@ def test_a_yolo_head_is_recognised_and_decoded() -> None:
     assert found.score_difference == pytest.approx(0.05, abs=1e-6)
 
 
+CENTRES = np.array([[0.5, 0.5, 0.2, 0.4], [0.25, 0.75, 0.1, 0.1], [0.5, 0.5, 1.0, 1.0]], np.float32)
+"""Of 100 x 200 pixels: (80, 30, 120, 70), (40, 70, 60, 80), and the whole image."""
+LOGITS = np.array([[-5, 3, -5], [2, -5, -5], [-5, -4, -5]], np.float32)
+"""Two objects, of classes 1 and 0, and a query that found none."""
+IMAGE = {"pixel_values": np.zeros((1, 3, 100, 200), np.float32)}
+
+
+@pytest.mark.parametrize("names", [("logits", "pred_boxes"), ("pred_logits", "pred_boxes"), ("output_0", "output_1")], ids="-".join)
+@pytest.mark.parametrize("detector", ["auto", "detr"])
+def test_a_detrs_queries_are_boxes_of_the_image(names: tuple[str, str], detector: str) -> None:
+    moved = CENTRES + np.array([0.01, 0, 0, 0], np.float32)
+    pairs = [(names[0], LOGITS[None], LOGITS[None]), (names[1], CENTRES[None], moved[None])]
+    (found,) = compare_detections(pairs, detector, IMAGE)
+    assert (found.output, found.image) == (names[1], 0)
+    np.testing.assert_allclose(found.reference.boxes, [[80, 30, 120, 70], [40, 70, 60, 80]], rtol=1e-5)
+    np.testing.assert_array_equal(found.reference.classes, [1, 0])
+    np.testing.assert_allclose(found.reference.scores, 1 / (1 + np.exp([-3.0, -2.0])))
+    assert sorted(found.pairs) == [(0, 0), (1, 1)]
+    assert found.shift == pytest.approx(2, rel=1e-4)
+
+
+def test_a_detrs_boxes_are_parts_of_what_the_mask_leaves_of_a_padded_image() -> None:
+    mask = np.zeros((1, 100, 200), np.int64)
+    mask[:, :50, :100] = 1
+    pairs = [("logits", LOGITS[None], LOGITS[None]), ("pred_boxes", CENTRES[None], CENTRES[None])]
+    (found,) = compare_detections(pairs, "auto", {**IMAGE, "pixel_mask": mask})
+    np.testing.assert_allclose(found.reference.boxes[0], [40, 15, 60, 35], rtol=1e-5)
+    (found,) = compare_detections(pairs)
+    np.testing.assert_allclose(found.reference.boxes[0], [0.4, 0.3, 0.6, 0.7], rtol=1e-5)
+
+
+def test_a_detrs_auxiliary_outputs_are_told_apart_by_name() -> None:
+    aside = np.zeros_like(LOGITS)[None]
+    pairs = [
+        ("logits", LOGITS[None], LOGITS[None]),
+        ("aux_logits", aside, aside),
+        ("pred_boxes", CENTRES[None], CENTRES[None]),
+        ("features", np.full((1, 3, 4), -2.0), np.full((1, 3, 4), -2.0)),
+    ]
+    (found,) = compare_detections(pairs)
+    assert len(found.reference) == 2
+
+
+def test_boxes_and_probabilities_in_one_output_are_read_on_request() -> None:
+    both = np.concatenate([CENTRES, 1 / (1 + np.exp(-LOGITS))], 1)[None]
+    assert compare_detections([("output0", both, both)]) == ()
+    (found,) = compare_detections([("output0", both, both)], "detr")
+    assert len(found.pairs) == 2
+
+
+def test_logits_that_are_not_numbers_are_missing_boxes() -> None:
+    broken = LOGITS.copy()
+    broken[0] = np.nan
+    (found,) = compare_detections([("logits", LOGITS[None], broken[None]), ("pred_boxes", CENTRES[None], CENTRES[None])])
+    assert (len(found.pairs), found.missing) == (1, (0,))
+
+
 @pytest.mark.parametrize(
     "output",
     [np.ones((1, 1000)), np.random.default_rng(0).standard_normal((1, 7, 40)), np.full((1, 7, 40), 0.5), np.zeros((1, 7, 0))],
@@ -97,5 +154,7 @@ def test_what_was_asked_for_must_be_there() -> None:
         compare_detections([("y", yolo_head(), yolo_head())], "boxes")
     with pytest.raises(InvalidArgument, match="wanted one of"):
         compare_detections(triples(), "yolo")
-    with pytest.raises(InvalidArgument, match="no detector is called 'ssd'; wanted auto, boxes, yolo"):
+    with pytest.raises(InvalidArgument, match=r"detector 'detr': .* wanted boxes \(N, queries, 4\) in \[0, 1\]"):
+        compare_detections(triples(), "detr")
+    with pytest.raises(InvalidArgument, match="no detector is called 'ssd'; wanted auto, boxes, yolo, detr"):
         compare_detections(triples(), "ssd")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import deploydcn
@@ -84,6 +85,19 @@ def test_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict
         deploydcn.verify(three_channels(), three_channels(), **options)  # type: ignore[arg-type]
 
 
+def test_whatever_a_loader_raises_of_an_image_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packages put a loader of their own into Pillow; ultralytics' looks for a further package when it does not know a file."""
+    import PIL.Image
+
+    def fail(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'pi_heif'")
+
+    (tmp_path / "a.png").write_bytes(b"not a picture")
+    monkeypatch.setattr(PIL.Image, "open", fail)
+    with pytest.raises(InvalidArgument, match=r"a\.png is not a readable image: No module named 'pi_heif'"):
+        deploydcn.verify(three_channels(), three_channels(), images=tmp_path)
+
+
 def test_images_need_a_model_that_takes_one(tmp_path: Path) -> None:
     write_image(tmp_path / "images" / "a.png")
     with pytest.raises(InvalidArgument, match=r"images are for models of one input \(N, 3, H, W\)"):
@@ -102,3 +116,18 @@ def test_other_inputs_on_either_side() -> None:
     two.graph.input.append(helper.make_tensor_value_info("unused", TensorProto.FLOAT, (1,)))
     with pytest.raises(InvalidArgument, match=r"the reference takes x: .*; the candidate x: .*, unused: .*; wanted as many"):
         deploydcn.verify(residual_network(), two)
+
+
+def test_a_file_in_half_precision_is_fed_with_rounded_inputs() -> None:
+    """float32 against float16 inputs and outputs: the rounding of inputs is part of what half precision costs."""
+    from onnx import TensorProto, helper
+
+    def doubled(kind: int) -> onnx.ModelProto:
+        ends = [helper.make_tensor_value_info(name, kind, (2, 3)) for name in ("x", "y")]
+        graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "g", ends[:1], ends[1:])
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+    for sides in ((TensorProto.FLOAT, TensorProto.FLOAT16), (TensorProto.FLOAT16, TensorProto.FLOAT)):
+        report = deploydcn.verify(*map(doubled, sides), locate=True)
+        assert report.passed
+        assert report.tolerance.reason.startswith("11 significant bits")
