@@ -69,15 +69,19 @@ def command(
         _print(report)
         if commands is not None:
             console.print(commands, soft_wrap=True)
+            if "--profile" in commands:
+                console.print("  --profile holds the calibration data's shape; widen it to SMALLEST,OPTIMAL,LARGEST for others")
         console.print(report.summary(), soft_wrap=True)
     raise typer.Exit(0 if report.reached else 1)
 
 
 def _command(report: DriftReport, options: list[str]) -> str:
-    """What makes the proposal of the source."""
+    """What makes the proposal of the source. An engine is built for a range of shapes; here for those of the calibration data alone."""
     assert report.proposal is not None
     verb, suffix = ("quantize", "int8.onnx") if report.dtype == "int8" else ("build", f"{report.dtype}.engine")
-    options = options if report.dtype == "int8" else ["--dtype", report.dtype]
+    if report.dtype != "int8":
+        shapes = [f"{name}:{'x'.join(map(str, shape))}" for name, shape in report.free_shapes.items()]
+        options = ["--dtype", report.dtype, *(["--profile", ";".join(shapes)] if shapes else [])]
     excluded = [word for name in report.proposal.exclude for word in ("--exclude", name)]
     return shlex.join(["deploydcn", verb, str(report.source), "-o", str(report.source.with_suffix(f".{suffix}")), *options, *excluded])
 

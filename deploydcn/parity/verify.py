@@ -134,8 +134,8 @@ def verify(
         InvalidArgument: inputs do not fit, or there is nothing to compare.
         RuntimeFailure: a model does not run; when it is the candidate, `locate` finds the layer instead.
     """
-    if isinstance(tolerance, int | float) and not tolerance >= 0:
-        raise InvalidArgument(f"tolerance is {tolerance}; wanted 0 or more, relative to a channel's scale")
+    if isinstance(tolerance, int | float) and not 0 <= tolerance < math.inf:
+        raise InvalidArgument(f"tolerance is {tolerance}; wanted 0 or more and finite, relative to a channel's scale")
     expected, got = as_runner(reference), as_runner(candidate)
     cases: list[ParityCase] = []
     broken: dict[str, str] = {}

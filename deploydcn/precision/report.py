@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,8 @@ class Proposal:
 class DriftReport:
     """Layers in the order of the model. everything: all layers lowered that can be. proposal: the fewest kept that reach `target_db`; None
     where that was not asked for, or cannot be reached. probes: samples on which each rounding was tried by itself. path: the
-    lowered file, where one was written. how_measured: what the
-    lowered file was run as."""
+    lowered file, where one was written. how_measured: what the lowered file was run as. free_shapes: of the inputs that the file takes in
+    any size, not in any number only, the shape of the first sample."""
 
     source: Path
     dtype: str
@@ -54,7 +55,7 @@ class DriftReport:
     path: Path | None
     how_measured: str
     seconds: float
-    notes: tuple[str, ...] = field(default=())
+    free_shapes: Mapping[str, tuple[int, ...]]
 
     @property
     def reached(self) -> bool:
@@ -89,7 +90,7 @@ class DriftReport:
             "path": None if self.path is None else str(self.path),
             "how_measured": self.how_measured,
             "seconds": round(self.seconds, 2),
-            "notes": list(self.notes),
+            "free_shapes": {name: list(shape) for name, shape in self.free_shapes.items()},
         }
 
 

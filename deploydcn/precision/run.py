@@ -58,7 +58,7 @@ def run(
         model = switched(lowering)
         infos = [info for info in model.runner.inputs if info.name in {value.name for value in lowering.model.graph.inputs}]
         samples = samples_of(calibration, infos, images, limit)
-        count = min(probes, len(samples))
+        count, first = min(probes, len(samples)), next(iter(samples))
         noise = measure(lowering, model, tracked(list(itertools.islice(samples, count)), "rounding each layer", progress))
 
         def judged(exclude: Sequence[str]) -> Proposal:
@@ -82,6 +82,11 @@ def run(
         proposal=proposal,
         path=output if final is not None else None,
         how_measured=lowering.how_measured,
+        free_shapes={
+            info.name: first[info.name].shape
+            for info in infos
+            if info.shape is None or not all(isinstance(size, int) for size in info.shape[1:])
+        },
         seconds=time.perf_counter() - start,
     )
 

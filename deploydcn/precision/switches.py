@@ -11,10 +11,14 @@ import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
 from deploydcn.errors import InvalidArgument
+from deploydcn.onnx_schema import DOMAIN
 from deploydcn.precision.lowering import Lowering
 from deploydcn.runners import Runner, load
 
 SWITCHES = "deploydcn/switches"
+PACKING = ("Conv", "ConvTranspose", "Gemm", "MatMul", "GRU", "LSTM", "RNN")
+"""Operators, beside our own, whose weights ONNX Runtime brings into another order when they are constants."""
+
 LARGEST_WEIGHTS = 600_000_000
 """Bytes of weights that a model may have: with their rounded copies they must fit one protobuf message, of 2 GiB."""
 
@@ -98,13 +102,22 @@ class _Editor:
         self._choose(index, rounded, exact, result)
 
     def _switch_constants(self, node: onnx.NodeProto, index: int) -> None:
-        """The node twice, and a choice of what it returns: constants that are chosen are none, and runtimes pack those only."""
+        """A choice of constants; where runtimes pack them, which they do with true constants only, the node twice and a choice of what it
+        returns."""
+        constants = {at: f"{node.output[0]}/constant_{at}" for at in self.lowering.sources[index].constants}
+        for at, array in self.lowering.sources[index].constants.items():
+            self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array, np.float32), constants[at]))
+        if node.op_type not in PACKING and node.domain != DOMAIN:
+            for at, rounded in constants.items():
+                self._choose(index, rounded, node.input[at], f"{node.output[0]}/chosen_{at}")
+                node.input[at] = f"{node.output[0]}/chosen_{at}"
+            self._nodes.append(node)
+            return
         other = onnx.NodeProto()
         other.CopyFrom(node)
         other.name = f"{node.name}/rounded"
-        for at, array in self.lowering.sources[index].constants.items():
-            other.input[at] = f"{node.output[0]}/constant_{at}"
-            self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array, np.float32), other.input[at]))
+        for at, rounded in constants.items():
+            other.input[at] = rounded
         results = list(node.output)
         for at, name in enumerate(results):
             if name:

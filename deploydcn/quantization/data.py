@@ -75,7 +75,11 @@ class _Runs:
         return len(self.runs)
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        return iter(self.runs)
+        for number, run in enumerate(self.runs):
+            for name, array in run.items():
+                if array.dtype.kind == "f" and not np.isfinite(array).all():
+                    raise InvalidArgument(f"calibration sample {number} of input {name!r} holds NaN or infinity; wanted finite numbers")
+            yield run
 
 
 def _split(arrays: Mapping[str, Any], infos: Sequence[TensorInfo]) -> list[dict[str, np.ndarray]]:

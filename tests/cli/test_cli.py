@@ -74,6 +74,11 @@ def test_verify_locates_and_writes_the_layer(folder: Path) -> None:
     assert "is the first layer that computes something else" in done.stdout
     assert "wrote repro-net/; python repro-net/reproduce.py shows it" in done.stdout
     assert subprocess.run([sys.executable, "repro-net/reproduce.py"], cwd=folder, capture_output=True).returncode == 1
+    (folder / "taken").mkdir()
+    done = deploydcn("verify", "net.py:other", "net.onnx", "--locate", "--seeds", "0", "--repro", "taken", cwd=folder)
+    assert (done.returncode, list((folder / "taken").iterdir())) == (1, [])
+    assert "is the first layer that computes something else" in done.stdout  # what was found is told all the same
+    assert "no folder was written: taken exists and holds no finding.json" in done.stderr
     done = deploydcn("verify", "net.py:other", "net.onnx", "--locate", "--json", "--no-repro", cwd=folder)
     location = json.loads(done.stdout)["location"]
     assert location["verdict"] == "layer"
@@ -177,6 +182,8 @@ def test_drift_prints_a_command_that_makes_its_proposal(folder: Path) -> None:
     assert report["command"] == "deploydcn quantize net.onnx -o net.int8.onnx --calibrate typical.npz"
     again = deploydcn(*report["command"].split()[1:], cwd=folder)
     assert again.returncode == 0, again.stderr
+    half = json.loads(deploydcn(*base, "--dtype", "fp16", "--target-db", "10", "--json", cwd=folder).stdout)
+    assert half["command"] == "deploydcn build net.onnx -o net.fp16.engine --dtype fp16 --profile input:1x3x9x11"  # dynamic sizes need one
     missed = deploydcn(*base, "--dtype", "fp16", "--target-db", "300", "-o", "half.onnx", cwd=folder)
     assert missed.returncode == 1
     assert "300 dB cannot be reached" in missed.stdout

@@ -24,6 +24,7 @@ def layer() -> nn.Module:
     return nn.Sequential(DeformConv2d(3, 4, 3, padding=1), nn.Tanh()).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [False, True], ids=["the model", "a part of it"])
 def test_nobody_waits_for_a_compiler(tmp_path: Path, part: bool) -> None:
     def compiler(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., object]:
@@ -46,6 +47,7 @@ def test_scripts_are_refused_by_name(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_scripts_are_references(parity: Parity, tmp_path: Path) -> None:
     plain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Tanh()).eval()
     path = tmp_path / "m.onnx"

@@ -207,7 +207,10 @@ LAYERS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "mmcv_time_first": ("mmcv", lambda: Pyramid(mmcv_attention(), of_mmcv_time_first, 4)),
     "ultralytics": ("ultralytics", lambda: Pyramid(ultralytics_attention(), of_ultralytics, 4, per_level=False)),
 }
-CASES = [pytest.param(build, marks=pytest.mark.backend(package), id=name) for name, (package, build) in LAYERS.items()]
+CASES = [
+    pytest.param(build, marks=[pytest.mark.backend(package), *([pytest.mark.slow] if package == "transformers" else [])], id=name)
+    for name, (package, build) in LAYERS.items()
+]
 SIMILAR = {"deformable_detr_boxes", "deformable_detr_in_pytorch", "transformers_rt_detr_v2", "mmcv"}  # exported in another form already
 
 

@@ -124,6 +124,7 @@ def mmcv_pack(case: Golden) -> nn.Module:
     return load(getattr(module, str(case))(output_channels=4, deform_fc_channels=8, **case.options), case)
 
 
+@pytest.mark.slow
 @pytest.mark.backend("mmcv")
 @pytest.mark.parametrize("case", goldens("mmcv_roi_modules"), ids=str)
 def test_mmcv_packs(case: Golden) -> None:

@@ -110,6 +110,7 @@ def test_a_gpu_without_tensorrt_fails(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert "neither TensorRT nor TensorRT-RTX is installed" in (tmp_path / "report.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_child_prints_outcomes(monkeypatch: pytest.MonkeyPatch, fake: FakeMachine, capsys: pytest.CaptureFixture[str]) -> None:
     install_build(monkeypatch, fake)
     monkeypatch.setattr(program, "gpus", lambda: ([Gpu("NVIDIA Pretended", (8, 9), 8 << 30)], ""))
@@ -165,7 +166,13 @@ def test_turing_has_no_bfloat16(monkeypatch: pytest.MonkeyPatch, fake: FakeMachi
     ]
 
 
-@pytest.mark.parametrize("op", GPU_OPS, ids=lambda op: op.spec.snake_name)
+FEW_ROWS = ("grouped_conv2d", "separable_conv2d")
+
+
+@pytest.mark.parametrize(
+    "op",
+    [pytest.param(op, id=op.spec.snake_name, marks=() if op.spec.snake_name in FEW_ROWS else pytest.mark.slow) for op in GPU_OPS],
+)
 def test_conformance_rows_in_few_engines(monkeypatch: pytest.MonkeyPatch, fake: FakeMachine, op: object) -> None:
     built = install_build(monkeypatch, fake)
     monkeypatch.setattr(steps, "GPU_OPS", [op])

@@ -90,3 +90,28 @@ def test_excluded_nodes_are_not_rounded(tmp_path: Path) -> None:
     left = {(lowering.sources[index].value, bool(lowering.sources[index].constants)) for index in lowering.active(["first", "clamp"])}
     assert left == {("a", False), ("y", True), ("y", False)}
     assert not lowering.active(["first", "clamp", "second"])
+
+
+def test_constants_of_operators_without_float_results_are_chosen_too(tmp_path: Path) -> None:
+    """A threshold that half precision cannot hold: numbers between it and what it is rounded to are above only one of the two."""
+    threshold = np.float32(0.1)
+    rounded = np.float32(np.float16(threshold))
+    nodes = [node("Conv", ["x", "w"], ["a"], name="conv"), node("Greater", ["a", "threshold"], ["above"], name="compare")]
+    nodes.append(node("Where", ["above", "a", "floor"], ["y"], name="clamp"))
+    weights = {"w": np.ones((1, 1, 1, 1), np.float32), "threshold": threshold, "floor": np.float32(-1)}
+    graph = helper.make_graph(
+        nodes,
+        "threshold",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 1, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 1, 3])],
+        [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10), tmp_path / "m.onnx")
+    lowering = HalfLowering(tmp_path / "m.onnx", "float16")
+    model = switched(lowering)
+    between = np.float32((float(threshold) + float(rounded)) / 2)
+    x = np.float32([0.05, between, 0.2]).reshape(1, 1, 1, 3)
+    (index,) = [at for at, source in enumerate(lowering.sources) if source.value == "above" and source.constants]
+    sides = [float(model.run({"x": x}, on)["y"][0, 0, 0, 1]) for on in ((), (index,))]
+    assert sides == [float(between) if between > limit else -1.0 for limit in (threshold, rounded)]
+    assert sides[0] != sides[1]

@@ -91,6 +91,7 @@ def test_unusual_element_types_are_refused() -> None:
         dlpack.unpack(torch.zeros(2, dtype=torch.complex64).__dlpack__())
 
 
+@pytest.mark.slow
 def test_a_tensor_that_outlives_the_interpreter() -> None:
     """Destroyed when modules are gone already: its deleter must still be there."""
     code = (
