@@ -129,10 +129,10 @@ def detections_table(report: ParityReport) -> Table:
     for case in report.cases:
         for item in case.detections:
             counts = (item.pairs, item.renamed, item.missing, item.extra)
-            numbers = [f"{item.score_difference:.2g}", f"{item.shift:.2g}", f"{item.smallest_iou:.4f}"] if item.partners else ["", "", ""]
+            numbers = [f"{item.score_difference:.1g}", f"{item.shift:.1g}", f"{item.smallest_iou:.4f}"] if item.partners else ["", "", ""]
             boxes = f"{len(item.reference)}/{len(item.candidate)}"
             rows.append((case.label, str(item.image), boxes, *(str(len(some)) for some in counts), *numbers))
-    columns = ["inputs", "image", "boxes", "paired", "renamed", "missing", "extra", "score", "px", "IoU"]
+    columns = ["inputs", "image", "boxes", "paired", "class", "missing", "extra", "score", "px", "IoU"]
     return table("boxes", columns, rows)
 
 

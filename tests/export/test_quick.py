@@ -17,7 +17,7 @@ pytestmark = pytest.mark.backend("ort")
 IMAGE = torch.randn(1, 4, 14, 17, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("target", ["ort", "standard"])
+@pytest.mark.parametrize("target", ["ort", pytest.param("standard", marks=pytest.mark.slow)])
 def test_one_model_through_everything(parity: Parity, tmp_path: Path, target: str) -> None:
     path = tmp_path / "m.onnx"
     model = models.with_offsets(models.Fusable())

@@ -266,6 +266,7 @@ def test_an_unknown_method_is_refused() -> None:
         replaced(Uses(), image())
 
 
+@pytest.mark.slow
 @pytest.mark.backend("transformers")
 def test_every_attention_in_transformers_is_known() -> None:
     """By name and parameters, over the whole package: a release that changes them is noticed here."""

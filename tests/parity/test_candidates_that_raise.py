@@ -49,14 +49,18 @@ def location_of(candidate: nn.Module, reference: Any = None) -> Location:
 
 
 @pytest.mark.parametrize(("fault", "module"), [("left", "left"), ("tail", "tail.0")])
-def test_the_module_that_raises_is_found(tmp_path: Path, fault: str, module: str) -> None:
+def test_the_module_that_raises_is_found(fault: str, module: str) -> None:
     location = location_of(Net(fault))
     assert location.verdict == "layer"
     assert location.finding is not None
     assert location.finding.layer.path == module
     assert "it does not run: " in location.explanation
     assert "expected input[1, 3, 6, 6] to have 4 channels" in location.explanation
-    folder = write_repro(location, tmp_path / "repro")
+
+
+@pytest.mark.slow
+def test_the_folder_shows_what_is_raised(tmp_path: Path) -> None:
+    folder = write_repro(location_of(Net("left")), tmp_path / "repro")
     shown = subprocess.run([sys.executable, str(folder / "reproduce.py")], capture_output=True, text=True)
     assert shown.returncode == 1
     assert "to have 4 channels" in shown.stderr
@@ -79,6 +83,7 @@ def test_code_of_the_model_itself_blames_no_layer() -> None:
     assert "ValueError: not today" in location.explanation
 
 
+@pytest.mark.slow
 @pytest.mark.backend("ort")
 def test_against_a_file(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
