@@ -64,12 +64,12 @@ def command(
         progress=not as_json,
     )
     found = report.location is not None and report.location.finding is not None
-    written = None
+    written, refused = None, None
     if report.location is not None and found and not no_repro:
         try:
             written = write_repro(report.location, repro or Path(f"repro-{_stem(candidate)}"))
-        except InvalidArgument as error:  # what was found is worth more than the folder
-            print(f"no folder was written: {error}", file=sys.stderr)
+        except InvalidArgument as error:  # what was found is worth more than the folder, and is told first
+            refused = error
     if as_json:
         print_json({**report.to_json(), "repro": None if written is None else str(written)})
     else:
@@ -80,6 +80,10 @@ def command(
         for path in report_file or ():
             console.print(f"wrote {path}", soft_wrap=True)
         console.print(report.summary(), soft_wrap=True)
+    if refused is not None and repro is not None:
+        raise refused
+    if refused is not None:
+        print(f"no folder was written: {refused}", file=sys.stderr)
     raise typer.Exit(0 if report.passed else 1)
 
 

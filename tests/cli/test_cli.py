@@ -76,9 +76,9 @@ def test_verify_locates_and_writes_the_layer(folder: Path) -> None:
     assert subprocess.run([sys.executable, "repro-net/reproduce.py"], cwd=folder, capture_output=True).returncode == 1
     (folder / "taken").mkdir()
     done = deploydcn("verify", "net.py:other", "net.onnx", "--locate", "--seeds", "0", "--repro", "taken", cwd=folder)
-    assert (done.returncode, list((folder / "taken").iterdir())) == (1, [])
+    assert (done.returncode, list((folder / "taken").iterdir())) == (2, [])
     assert "is the first layer that computes something else" in done.stdout  # what was found is told all the same
-    assert "no folder was written: taken exists and holds no finding.json" in done.stderr
+    assert "error: taken exists and holds no finding.json" in done.stderr
     done = deploydcn("verify", "net.py:other", "net.onnx", "--locate", "--json", "--no-repro", cwd=folder)
     location = json.loads(done.stdout)["location"]
     assert location["verdict"] == "layer"
