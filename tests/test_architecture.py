@@ -28,7 +28,7 @@ ALLOWED = {
     "report": {"parity", "vision", "visual", "report"},
     "triton": {"runners", "parity", "triton"},
     "bench": {"ops", "export", "bench"},
-    "serving": {"runners", "parity", "testing", "vision", "visual", "serving"},
+    "serving": {"runners", "parity", "vision", "visual", "serving"},
 }
 ALLOWED["cli"] = {*ALLOWED, "cli"} - {"nn", "testing"}
 

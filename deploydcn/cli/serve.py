@@ -32,7 +32,6 @@ def command(
     instances: Annotated[int, typer.Option(help="Runs of one model under way at once.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Threads of ONNX Runtime per run; its default if left out.")] = None,
     bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Faster, less precise products, on processors with matrix tiles.")] = False,
-    engine_runtime: Annotated[str, typer.Option(help="What runs engines: tensorrt or tensorrt-rtx.")] = "tensorrt",
     timeout: Annotated[float, typer.Option(help="Seconds that a request may take.")] = 30.0,
     max_body_mb: Annotated[float, typer.Option(help="Megabytes (2^20 bytes) of a request at most.")] = 64.0,
     max_connections: Annotated[int, typer.Option(help="HTTP connections, and gRPC calls, at once.")] = 512,
@@ -75,9 +74,7 @@ def command(
         model_control=model_control,
         watch=watch,
     )
-    model_options = ModelOptions(
-        BatchLimits(max_batch, delay_ms / 1e3, queue), instances, threads, bfloat16, engine_runtime, self_check=not no_self_check
-    )
+    model_options = ModelOptions(BatchLimits(max_batch, delay_ms / 1e3, queue), instances, threads, bfloat16, self_check=not no_self_check)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     serve(models, model_options, options, started=_announce)
 

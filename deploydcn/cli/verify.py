@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,8 @@ from deploydcn.cli.options import InputFile, Json, Seed, Shapes, console, parse_
 from deploydcn.errors import InvalidArgument
 from deploydcn.files import read_npz
 from deploydcn.parity import Location, ParityReport, write_repro
-from deploydcn.parity.verify import verify
+from deploydcn.parity.golden import record_golden, write_golden
+from deploydcn.parity.verify import as_runner, verify
 from deploydcn.report import check_report_path, write_report
 
 
@@ -41,6 +43,7 @@ def command(
     detector: Annotated[
         str | None, typer.Option(help="Compare boxes too: boxes, yolo or detr says how outputs are read; auto, as in reports, finds out.")
     ] = None,
+    record: Annotated[Path | None, typer.Option(help="Golden of REFERENCE's outputs to write if all agrees; `serve` checks it.")] = None,
     as_json: Json = False,
 ) -> None:
     if repro is not None and no_repro:
@@ -49,8 +52,9 @@ def command(
         raise InvalidArgument("--repro writes the layer that --locate finds; add --locate")
     for path in report_file or ():
         check_report_path(path)
+    loaded = as_runner(reference)
     report = verify(
-        reference,
+        loaded,
         candidate,
         None if input_file is None else read_npz(input_file),
         tolerance=tolerance,
@@ -74,10 +78,16 @@ def command(
         print_json({**report.to_json(), "repro": None if written is None else str(written)})
     else:
         print_report(report, console, written)
+    command_line = shlex.join(["deploydcn", *sys.argv[1:]])
     if report_file:
-        write_report(report, *report_file, models=(reference, candidate), command=shlex.join(["deploydcn", *sys.argv[1:]]))
+        write_report(report, *report_file, models=(reference, candidate), command=command_line)
+    recorded = []
+    if record is not None and report.passed:
+        golden = record_golden(reference, loaded, [(case.label, case.inputs) for case in report.cases], command_line)
+        write_golden(record, replace(golden, tolerance=report.tolerance))
+        recorded = [record]
     if not as_json:
-        for path in report_file or ():
+        for path in (*(report_file or ()), *recorded):
             console.print(f"wrote {path}", soft_wrap=True)
         console.print(report.summary(), soft_wrap=True)
     if refused is not None and repro is not None:

@@ -145,7 +145,7 @@ def verify(
     if not sets:
         raise InvalidArgument("there is nothing to compare: no inputs were asked for; give inputs, seeds, kinds or images")
     for label, arrays in track(sets, "comparing", disable=not progress or len(sets) < 2):
-        wanted, feeds, actual = expected.run(arrays), _feeds_like(expected, got, arrays), {}
+        wanted, feeds, actual = expected.run(arrays), feeds_like(expected, got, arrays), {}
         detections: tuple[DetectionComparison, ...] = ()
         try:
             actual = got.run(feeds)
@@ -178,7 +178,7 @@ def verify(
         expected,
         got,
         arrays,
-        _feeds_like(expected, got, arrays),
+        feeds_like(expected, got, arrays),
         label=label,
         failed=not report.passed,
         error=broken.get(label, ""),
@@ -203,7 +203,7 @@ def as_runner(model: Any) -> Runner:
     return load(model, "torch")
 
 
-def _feeds_like(reference: Runner, runner: Runner, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def feeds_like(reference: Runner, runner: Runner, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The reference's inputs by the other's names, the same ones or in order, and in its floating-point types: a file in half precision is
     compared on the rounded numbers, which are part of what it costs."""
     ordered = [arrays[info.name] for info in reference.inputs]

@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 
 from deploydcn.errors import InvalidArgument, InvalidModel, RuntimeFailure, UserError
-from deploydcn.parity import compare, default_tolerance, random_inputs
+from deploydcn.parity import compare, default_tolerance, random_inputs, verify
+from deploydcn.parity.golden import Golden, GoldenRunner, read_golden
+from deploydcn.parity.verify import feeds_like
 from deploydcn.runners import Runner, TensorInfo, load
 from deploydcn.runners.base import arrays_for
 from deploydcn.runners.engine_runner import EngineRunner
+from deploydcn.runners.tensorrt_api import engine_backend
 from deploydcn.serving.batcher import Arrays, Batcher
 from deploydcn.serving.datatypes import NAMES
 from deploydcn.serving.options import ModelOptions
 from deploydcn.serving.refusal import Refusal
 from deploydcn.serving.request import InferRequest
 from deploydcn.serving.statistics import Statistics
-from deploydcn.testing.golden import read_golden
 
 ENGINE_SUFFIXES = (".engine", ".plan")
 SUFFIXES = (".onnx", *ENGINE_SUFFIXES)
@@ -64,9 +66,10 @@ class ServedModel:
         if not self._runner.inputs:
             raise InvalidModel(f"{path} has no inputs; wanted a model that answers requests")
         self.inputs, self.outputs = self._runner.inputs, self._runner.outputs
-        golden = _golden_path(path)
-        if options.self_check and golden.is_file():
-            _self_check(self._runner, golden)
+        beside = _golden_path(path)
+        golden = read_golden(beside) if options.self_check and beside.is_file() else None
+        if golden is not None:
+            _self_check(self._runner, golden, beside.name)
         self._known = _warm_up(self._runner, golden)
         self.max_batch = _largest_batch(self._runner, self._known, options.batch.size)
         self.statistics = Statistics()
@@ -152,7 +155,7 @@ def is_model_file(path: Path) -> bool:
 
 def _open(path: Path, options: ModelOptions) -> Runner:
     if path.suffix in ENGINE_SUFFIXES:
-        return load(path, options.engine_runtime, contexts=options.instances)
+        return load(path, engine_backend(path), contexts=options.instances)
     return load(path, "ort", threads=options.threads, bfloat16=options.bfloat16)
 
 
@@ -161,20 +164,17 @@ def _golden_path(path: Path) -> Path:
     return path.with_suffix(".golden.npz")
 
 
-def _self_check(runner: Runner, path: Path) -> None:
-    golden = read_golden(path)
-    for case in golden.cases:
-        for output in compare(case.outputs, runner.run(case.inputs)):
-            if not output.passes(golden.tolerance.relative):
-                found = output.mismatch or f"differs by {output.worst_channel:.2g} of its scale; allowed is {golden.tolerance.relative:.2g}"
-                raise RuntimeFailure(f"{runner.name} against {path.name}, {case.label}, output {output.name!r}: {found}")
-    log.info("%s agrees with %s", runner.name, path.name)
+def _self_check(runner: Runner, golden: Golden, name: str) -> None:
+    report = verify(GoldenRunner(golden, name), runner, [case.inputs for case in golden.cases], tolerance=golden.tolerance)
+    if not report.passed:
+        raise RuntimeFailure(report.summary())
+    log.info(report.summary())
 
 
-def _warm_up(runner: Runner, golden: Path) -> dict[str, np.ndarray] | None:
+def _warm_up(runner: Runner, golden: Golden | None) -> dict[str, np.ndarray] | None:
     """Run once; gives the inputs that did: the golden's, or made up. None where the model leaves sizes open and nothing tells them."""
-    if golden.is_file():
-        inputs = dict(read_golden(golden).cases[0].inputs)
+    if golden is not None:
+        inputs = feeds_like(GoldenRunner(golden, ""), runner, golden.cases[0].inputs)
     else:
         shapes = {info.name: _likely_shape(runner, info) for info in runner.inputs}
         if any(shape is None for shape in shapes.values()):

@@ -14,15 +14,14 @@ from deploydcn.serving.batcher import BatchLimits
 class ModelOptions:
     """How models are run.
 
-    instances: runs of one model under way at once. threads: of ONNX Runtime per run; its default when None. engine_runtime: what
-    runs .engine and .plan files, "tensorrt" or "tensorrt-rtx". bfloat16: see `register_ort_ops`. self_check: compare with MODEL.golden.npz.
+    instances: runs of one model under way at once. threads: of ONNX Runtime per run; its default when None. bfloat16: see
+    `register_ort_ops`. self_check: compare with MODEL.golden.npz.
     """
 
     batch: BatchLimits = field(default_factory=BatchLimits)
     instances: int = 1
     threads: int | None = None
     bfloat16: bool = False
-    engine_runtime: str = "tensorrt"
     self_check: bool = True
 
     def __post_init__(self) -> None:

@@ -8,7 +8,6 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,12 +17,11 @@ from rich.console import Console
 
 from deploydcn.cli.verify import print_report
 from deploydcn.errors import DeployDcnError, InvalidArgument, MissingDependency, RuntimeFailure, UserError
-from deploydcn.parity import ParityReport, Tolerance, write_repro
+from deploydcn.parity import ParityReport, write_repro
+from deploydcn.parity.golden import Golden, GoldenCase, GoldenRunner, read_golden, record_golden, same_bytes, write_golden
 from deploydcn.parity.inputs import input_sets
-from deploydcn.parity.repro import environment
 from deploydcn.parity.verify import as_runner, verify
 from deploydcn.runners import Runner
-from deploydcn.testing.golden import Golden, GoldenCase, GoldenRunner, model_hash, read_golden, same_bytes, write_golden
 from deploydcn.testing.pytest_plugin import MODULES, Record, parity_defaults, skip_or_fail
 
 INPUT_OPTIONS = {"seed": 0, "seeds": 2, "kinds": (), "images": None, "shapes": None}
@@ -183,15 +181,7 @@ def _run_reference(reference: Any, candidate: Runner, inputs: Inputs, asked: dic
     sets = list(input_sets(runner, candidate, inputs, **asked))
     if not sets:
         raise InvalidArgument("there is nothing to record: no inputs were asked for; give inputs, seeds, kinds or images")
-    cases = tuple(GoldenCase(label, arrays, runner.run(arrays)) for label, arrays in sets)
-    provenance = {
-        "command": command,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": {key: value for key, value in environment().items() if key != "system"},
-        "reference": runner.name,
-        "model": model_hash(reference, runner),
-    }
-    return Golden(cases, Tolerance(0.0, "not compared yet"), provenance)
+    return record_golden(reference, runner, sets, command)
 
 
 def _locate_in_reference(

@@ -11,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deploydcn.parity import verify
+from deploydcn.parity.golden import GoldenRunner, read_golden
+
 pytestmark = [pytest.mark.backend("ort"), pytest.mark.slow]  # every test starts processes
 
 FACTORY = """
@@ -58,6 +61,19 @@ def test_verify_passes_on_the_same_numbers(folder: Path) -> None:
     done = deploydcn("verify", "net.py:build", "net.onnx", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "PASS" in done.stdout
+
+
+def test_verify_records_what_agrees_and_nothing_else(folder: Path) -> None:
+    done = deploydcn("verify", "net.py:build", "net.onnx", "--record", "net.golden.npz", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    golden = read_golden(folder / "net.golden.npz")
+    assert golden.cases[0].label == "example"
+    assert golden.tolerance.relative == 1e-4
+    assert golden.provenance["reference"].startswith("torch")
+    assert verify(GoldenRunner(golden, "g"), folder / "net.onnx", [case.inputs for case in golden.cases]).passed
+    done = deploydcn("verify", "net.py:other", "net.onnx", "--record", "other.npz", cwd=folder)
+    assert done.returncode == 1
+    assert not (folder / "other.npz").exists()
 
 
 def test_verify_fails_on_others(folder: Path) -> None:

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 
 from deploydcn.errors import InvalidArgument, InvalidModel, RuntimeFailure, UserError
 from deploydcn.parity import Tolerance
+from deploydcn.parity.golden import Golden, GoldenCase, write_golden
 from deploydcn.runners import load
 from deploydcn.serving.batcher import BatchLimits
 from deploydcn.serving.model import ServedModel
@@ -21,7 +22,6 @@ from deploydcn.serving.options import ModelOptions
 from deploydcn.serving.refusal import Refusal
 from deploydcn.serving.repository import Repository
 from deploydcn.serving.request import InferRequest
-from deploydcn.testing.golden import Golden, GoldenCase, write_golden
 from tests.runners.machine import doubled, install
 from tests.serving.conftest import write_linear, write_model
 
@@ -241,7 +241,7 @@ def test_a_model_is_compared_with_the_golden_beside_it(linear: Path) -> None:
     golden(linear.with_suffix(".golden.npz"), linear)
     assert names([linear]) == {"linear": ["1"]}
     golden(linear.with_suffix(".golden.npz"), linear, wrong=0.5)
-    with pytest.raises(RuntimeFailure, match=r"linear.golden.npz, example, output 'y': differs by"):
+    with pytest.raises(RuntimeFailure, match=r"FAIL: ort .* against golden linear.golden.npz .*output 'y'"):
         names([linear])
     unchecked = ModelOptions(threads=1, self_check=False)
     assert ServedModel("linear", 1, linear, unchecked).name == "linear"

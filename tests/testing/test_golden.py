@@ -12,7 +12,7 @@ import pytest
 
 from deploydcn.errors import InvalidArgument
 from deploydcn.parity import Tolerance
-from deploydcn.testing.golden import Golden, GoldenCase, GoldenRunner, read_golden, same_bytes, write_golden
+from deploydcn.parity.golden import Golden, GoldenCase, GoldenRunner, read_golden, same_bytes, write_golden
 from tests.parity.graphs import CHANNELS
 
 pytest_plugins = "pytester"
@@ -100,7 +100,7 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pyte
         raise OSError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr("deploydcn.testing.golden.np.savez_compressed", full)
+        patch.setattr("deploydcn.parity.golden.np.savez_compressed", full)
         with pytest.raises(OSError, match="no space left"):
             write_golden(path, replace(golden_of(ARRAYS), provenance={**PROVENANCE, "command": "another"}))
     monkeypatch.setattr("deploydcn.files.tempfile.mkdtemp", refused)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import numpy as np
 
 from deploydcn.errors import InternalError, InvalidArgument
 from deploydcn.files import read_npz, replace_on_success
-from deploydcn.parity import Tolerance
+from deploydcn.parity.repro import environment
+from deploydcn.parity.tolerance import Tolerance
 from deploydcn.runners import Runner, TensorInfo
 from deploydcn.runners.base import Inputs, as_array, named_inputs
 
@@ -120,6 +122,22 @@ def read_golden(path: Path) -> Golden:
     if not complete:
         raise InvalidArgument(f"{path} is a damaged golden: no cases, or a part of its provenance is missing; record it again")
     return golden
+
+
+def record_golden(reference: Any, runner: Runner, sets: Iterable[tuple[str, Mapping[str, np.ndarray]]], command: str) -> Golden:
+    """Run the reference on labelled inputs. The tolerance is left for who compares.
+
+    reference: as it was given, for its hash. runner: what it was loaded as. command: what records it.
+    """
+    cases = tuple(GoldenCase(label, inputs, runner.run(inputs)) for label, inputs in sets)
+    provenance = {
+        "command": command,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": {key: value for key, value in environment().items() if key != "system"},
+        "reference": runner.name,
+        "model": model_hash(reference, runner),
+    }
+    return Golden(cases, Tolerance(0.0, "not compared yet"), provenance)
 
 
 def model_hash(model: Any, runner: Runner) -> str:
