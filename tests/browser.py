@@ -1,4 +1,4 @@
-"""A headless Chromium, driven by the DevTools protocol over a pipe: open a file, click, press keys, read the page, take a picture."""
+"""A headless Chromium, driven by the DevTools protocol over a pipe: open a page, click, press keys, read the page, take a picture."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Page:
             self._send(f"{domain}.enable")
         if dark:
             self._send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
-        self._send("Emulation.setDeviceMetricsOverride", width=1200, height=900, deviceScaleFactor=1, mobile=False)
+        self.resize(1200, 900)
 
     def __enter__(self) -> Page:
         return self
@@ -64,10 +64,13 @@ class Page:
         self._process.terminate()
         self._process.wait(timeout=20)
 
-    def open(self, path: Path, ready: str = "document.readyState === 'complete'") -> None:
-        """Open a file and wait until the expression `ready` holds."""
-        self._send("Page.navigate", url=path.resolve().as_uri())
+    def open(self, page: Path | str, ready: str = "document.readyState === 'complete'") -> None:
+        """Open a file or an address and wait until the expression `ready` holds."""
+        self._send("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         self.wait(ready)
+
+    def resize(self, width: int, height: int) -> None:
+        self._send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def wait(self, condition: str) -> None:
         end = time.monotonic() + PATIENCE
@@ -96,6 +99,11 @@ class Page:
             f"(() => {{ const s = document.querySelector({json.dumps(selector)}); s.value = {json.dumps(str(value))};"
             "s.dispatchEvent(new Event('change', {bubbles: true})); return s.selectedIndex >= 0; })()"
         ), f"{selector} has no option {value!r}"
+
+    def upload(self, selector: str, path: Path) -> None:
+        """Choose a file in a file input."""
+        answer = self._send("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")
+        self._send("DOM.setFileInputFiles", objectId=answer["result"]["objectId"], files=[str(path.resolve())])
 
     def screenshot(self, path: Path) -> None:
         """The whole page as PNG."""

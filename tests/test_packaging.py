@@ -58,6 +58,7 @@ def test_wheel_contents(wheels: dict[str, Path], origin: str) -> None:
     names = set(zipfile.ZipFile(wheels[origin]).namelist())
     wanted = {"deploydcn/export/__init__.py", "deploydcn/export/frontends/torchvision.py", "deploydcn/lib/libdeploydcn_ort.so"}
     wanted |= {"deploydcn/visual/page.html", "deploydcn/report/page.html"}
+    wanted |= {f"deploydcn/serving/page/{name}" for name in ("index.html", "page.js", "page.css")}
     assert wanted <= names
     assert ("deploydcn/lib/libdeploydcn_trt.so" in names) == (origin == "checkout" and find_nvcc() is not None)
     compiled = [name for name in names if name.endswith((".so", ".h", ".cc", ".cu", ".cuh")) and not name.startswith("deploydcn/testing/")]

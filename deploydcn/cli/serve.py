@@ -46,6 +46,7 @@ def command(
     ] = None,
     watch: Annotated[float | None, typer.Option(help="Seconds between looks for changed model files, which are loaded anew.")] = None,
     no_self_check: Annotated[bool, typer.Option("--no-self-check", help="Do not compare with MODEL.golden.npz.")] = False,
+    no_page: Annotated[bool, typer.Option("--no-page", help="No page for browsers at /.")] = False,
     access_log: Annotated[bool, typer.Option("--access-log", help="Write a line per request to standard error.")] = False,
 ) -> None:
     lazy_import("uvicorn", extra="serve")
@@ -53,6 +54,8 @@ def command(
     lazy_import("msgspec", extra="serve")
     lazy_import("starlette", extra="serve")
     lazy_import("prometheus_client", extra="serve", package="prometheus-client")
+    if not no_page:
+        lazy_import("PIL.Image", extra="serve", package="pillow")
     from deploydcn.serving.batcher import BatchLimits
     from deploydcn.serving.options import ModelOptions, ServerOptions, Tls
     from deploydcn.serving.server import serve
@@ -73,6 +76,7 @@ def command(
         access_log=access_log,
         model_control=model_control,
         watch=watch,
+        page=not no_page,
     )
     model_options = ModelOptions(BatchLimits(max_batch, delay_ms / 1e3, queue), instances, threads, bfloat16, self_check=not no_self_check)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -96,5 +100,7 @@ def _announce(server: Server) -> None:
         console.print(f"{model.name} version {model.version}: {model.path}, {batch}", soft_wrap=True)
     if server.http_port is not None:
         console.print(f"HTTP {scheme}://{options.host}:{server.http_port}", soft_wrap=True)
+        if options.page:
+            console.print("its page for browsers is /")
     if server.grpc_port is not None:
         console.print(f"gRPC {options.host}:{server.grpc_port}", soft_wrap=True)

@@ -74,6 +74,7 @@ class OrtRunner:
         self.name = f"ort {ort.__version__} ({label})"
         self.inputs = tuple(_info(node) for node in self._session.get_inputs())
         self.outputs = tuple(_info(node) for node in self._session.get_outputs())
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
 
     def onnx_model(self) -> onnx.ModelProto:
         """The graph that this runner runs; weights in files beside it stay there."""

@@ -66,6 +66,7 @@ class ServedModel:
         if not self._runner.inputs:
             raise InvalidModel(f"{path} has no inputs; wanted a model that answers requests")
         self.inputs, self.outputs = self._runner.inputs, self._runner.outputs
+        self.file_metadata: Mapping[str, str] = getattr(self._runner, "metadata", {})  # engines hold none
         beside = _golden_path(path)
         golden = read_golden(beside) if options.self_check and beside.is_file() else None
         if golden is not None:

@@ -54,7 +54,7 @@ class ServerOptions:
     max_connections: over HTTP, and calls under way over gRPC. header_timeout: seconds for a request's headers. drain: seconds for
     requests under way when the server is told to stop. model_control: whether clients may load and unload models; None: if only this
     machine, or clients that show a token or certificate, can reach the server. watch: seconds between looks at the model files,
-    which are loaded anew when they change; None: never.
+    which are loaded anew when they change; None: never. page: whether HTTP has a page for browsers at /.
     """
 
     host: str = "127.0.0.1"
@@ -70,6 +70,7 @@ class ServerOptions:
     access_log: bool = False
     model_control: bool | None = None
     watch: float | None = None
+    page: bool = True
 
     def __post_init__(self) -> None:
         for name, port in (("--http", self.http), ("--grpc", self.grpc)):

@@ -12,6 +12,7 @@ from pathlib import Path
 from deploydcn.serving.http_app import HttpApp
 from deploydcn.serving.listeners import Listener, listen_grpc, listen_http
 from deploydcn.serving.options import ModelOptions, ServerOptions
+from deploydcn.serving.page import OPEN_PATHS, page_routes
 from deploydcn.serving.repository import Repository
 from deploydcn.serving.service import Service
 
@@ -58,7 +59,9 @@ class Server:
             if self.options.grpc is not None:
                 self._listeners["grpc"] = await listen_grpc(self.service)
             if self.options.http is not None:
-                self._listeners["http"] = await listen_http(HttpApp(self.service), self.options)
+                pages = page_routes(self.service) if self.options.page else []
+                app = HttpApp(self.service, pages, OPEN_PATHS if pages else frozenset())
+                self._listeners["http"] = await listen_http(app, self.options)
             if started is not None:
                 started(self)
             await self._stop.wait()

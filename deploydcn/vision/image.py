@@ -62,7 +62,7 @@ def letterbox(image: np.ndarray, size: tuple[int, int]) -> Letterbox:
     """
     _check(image)
     scale = min(size[0] / image.shape[0], size[1] / image.shape[1])
-    height, width = round(image.shape[0] * scale), round(image.shape[1] * scale)
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     resized = _resized(image, (height, width))
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     canvas = np.full((*size, 3), GREY, np.uint8)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
+from deploydcn.errors import InvalidArgument
 from deploydcn.export import conversion, graph
 from deploydcn.export.finish import tensor_info
 from deploydcn.export.portable.node import SpecNode
@@ -24,6 +26,17 @@ from deploydcn.visual.layers import SAMPLING_INPUTS, Layer, make_layer, map_grid
 from deploydcn.visual.onnx_steps import step
 
 Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """The model with its taps, for inputs of these shapes. taps, sizes: what is known of tensors by the outputs that tell their values and
+    their shapes."""
+
+    inputs: Shapes
+    runner: OrtRunner
+    taps: Mapping[str, ir.Value]
+    sizes: Mapping[str, ir.Value]
 
 
 class OnnxTap:
@@ -39,13 +52,30 @@ class OnnxTap:
         self.nodes = [node for node in self.model.graph if _is_deformable(node)]
         inside = sum(map(_is_deformable, self.model.graph.all_nodes())) - len(self.nodes)
         self.notes = [f"{inside} deformable nodes are inside If or Loop bodies, where they cannot be watched"] if inside else []
+        self._watched: _Watched | None = None
 
     def layers(self, inputs: Mapping[str, np.ndarray], image: str) -> list[Layer]:
-        """Every deformable layer, in order, on these inputs. image: the name of the input that holds it. May be called once.
+        """Every deformable layer, in order, on these inputs. image: the name of the input that holds it.
+
+        May be called again with inputs of the same shapes; the session is kept.
 
         Raises:
+            InvalidArgument: inputs of other shapes than the first.
             RuntimeFailure: ONNX Runtime refuses or fails.
         """
+        if not self.nodes:
+            return []
+        given = {name: tuple(array.shape) for name, array in inputs.items()}
+        watched = self._watched = self._watched or self._watch(inputs, given)
+        if given != watched.inputs:
+            raise InvalidArgument(f"inputs have the shapes {given}; wanted those of the first: {watched.inputs}")
+        outputs = watched.runner.run(inputs)
+        arrays = {value.name or "": outputs[name] for name, value in watched.taps.items()}
+        shapes = self._known_shapes() | {value.name or "": tuple(map(int, outputs[name])) for name, value in watched.sizes.items()}
+        return self._walk(arrays, shapes, image)
+
+    def _watch(self, inputs: Mapping[str, np.ndarray], given: Shapes) -> _Watched:
+        """Make outputs of what must be seen, and open the model."""
         self._fix_shapes(inputs)
         wanted = [value for node in self.nodes for value in self._read(node).values()]
         taps = {f"deploydcn_tap_{index}": value for index, value in enumerate(dict.fromkeys(wanted))}
@@ -57,10 +87,7 @@ class OnnxTap:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "watched.onnx"
             graph.save(self.model, path)
-            outputs = OrtRunner(path).run(inputs)
-        arrays = {value.name or "": outputs[name] for name, value in taps.items()}
-        shapes = self._known_shapes() | {value.name or "": tuple(map(int, outputs[name])) for name, value in sizes.items()}
-        return self._walk(arrays, shapes, image)
+            return _Watched(given, OrtRunner(path), taps, sizes)
 
     def _fix_shapes(self, inputs: Mapping[str, np.ndarray]) -> None:
         """Infer shapes anew for these inputs."""

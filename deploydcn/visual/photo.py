@@ -11,7 +11,7 @@ import numpy as np
 
 from deploydcn.errors import InvalidArgument
 from deploydcn.runners.base import TensorInfo
-from deploydcn.vision import letterbox, read_image
+from deploydcn.vision import Letterbox, letterbox, read_image
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 DTYPES = ("float16", "float32", "float64", "uint8")
@@ -21,10 +21,12 @@ LARGEST, MULTIPLE = 640, 32
 
 @dataclass(frozen=True)
 class Photo:
-    """What the model sees: canvas (H, W, 3) uint8, the image letterboxed; content: (top, left, height, width) of the image on it."""
+    """What the model sees: canvas (H, W, 3) uint8, the image letterboxed; content: (top, left, height, width) of the image on it; boxed:
+    the same in [0, 1], and how to get back to the image's own pixels."""
 
     canvas: np.ndarray
     content: tuple[int, int, int, int]
+    boxed: Letterbox
 
     @property
     def size(self) -> tuple[int, int]:
@@ -45,7 +47,8 @@ def read_photo(path: str | os.PathLike[str] | np.ndarray, size: tuple[int, int] 
     boxed = letterbox(image, size)
     top, left = int(boxed.top), int(boxed.left)
     canvas = np.round(boxed.tensor[0].transpose(1, 2, 0) * 255).astype(np.uint8)
-    return Photo(canvas, (top, left, round(image.shape[0] * boxed.scale), round(image.shape[1] * boxed.scale)))
+    height, width = (max(1, round(side * boxed.scale)) for side in image.shape[:2])
+    return Photo(canvas, (top, left, height, width), boxed)
 
 
 def image_input(infos: Sequence[TensorInfo], shapes: Mapping[str, Sequence[Any]]) -> str:
