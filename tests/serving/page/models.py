@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 from PIL import Image
 
+from deploydcn.onnx_schema import DOMAIN, VERSION
 from deploydcn.serving.http_app import HttpApp
 from deploydcn.serving.options import ModelOptions, ServerOptions
 from deploydcn.serving.page import OPEN_PATHS, page_routes
@@ -45,6 +46,48 @@ def answering(path: Path, outputs: Mapping[str, np.ndarray], *, inputs: Mapping[
     taken = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in given.items()]
     model = onnx.helper.make_model(
         onnx.helper.make_graph(nodes, "answering", taken, infos, tensors), opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9
+    )
+    onnx.helper.set_model_props(model, metadata)
+    onnx.save(model, path)
+    return path
+
+
+def detector(path: Path, *, offset: float = 0.75, **metadata: str) -> Path:
+    """A YOLO's head of three classes: every 8 x 8 pixels are a box, how red, green and blue they are its scores.
+
+    Before that a 3x3 deformable convolution moves the image to the left: its points lie `offset` pixels further right than regular ones,
+    their masks are 0 to 0.8, and only the middle one has a weight.
+    """
+    rows, columns = HEIGHT // 8, WIDTH // 8
+    y, x = (8 * at.ravel() + 4 for at in np.mgrid[:rows, :columns])
+    weight = np.zeros((3, 3, 3, 3), np.float32)
+    weight[:, :, 1, 1] = np.eye(3) / 0.4
+    offsets = np.zeros((1, 18, HEIGHT, WIDTH), np.float32)
+    offsets[:, 1::2] = offset
+    constants = {
+        "weight": weight,
+        "offset": offsets,
+        "mask": np.broadcast_to(np.arange(9, dtype=np.float32).reshape(1, 9, 1, 1) / 10, (1, 9, HEIGHT, WIDTH)),
+        "places": np.stack([x, y, np.full_like(x, 12), np.full_like(x, 10)])[None].astype(np.float32),
+        "head": np.array([1, 3, -1]),
+    }
+    nodes = [
+        onnx.helper.make_node(
+            "DeformConv2d", ["image", "weight", "offset", "", "mask"], ["moved"], "moving", domain=DOMAIN, pads=[1, 1, 1, 1]
+        ),
+        onnx.helper.make_node("AveragePool", ["moved"], ["pooled"], kernel_shape=[8, 8], strides=[8, 8]),
+        onnx.helper.make_node("Reshape", ["pooled", "head"], ["scores"]),
+        onnx.helper.make_node("Concat", ["places", "scores"], ["output"], axis=1),
+    ]
+    taken, given = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("image", [1, 3, HEIGHT, WIDTH]), ("output", [1, 7, rows * columns]))
+    )
+    tensors = [onnx.numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items()]
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(nodes, "detector", [taken], [given], tensors),
+        opset_imports=[onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid(DOMAIN, VERSION)],
+        ir_version=9,
     )
     onnx.helper.set_model_props(model, metadata)
     onnx.save(model, path)
@@ -116,9 +159,9 @@ def with_page(source: Path, scenario: Callable[[Client], Awaitable[Any]], **opti
 
 
 @contextmanager
-def serving(*models: Path, token: str | None = None) -> Iterator[str]:
+def serving(*arguments: Path | str, token: str | None = None) -> Iterator[str]:
     """A server process; gives its address."""
-    command = [str(Path(sys.executable).with_name("deploydcn")), "serve", *map(str, models), "--http", "0", "--no-grpc", "--drain", "5"]
+    command = [str(Path(sys.executable).with_name("deploydcn")), "serve", *map(str, arguments), "--http", "0", "--no-grpc", "--drain", "5"]
     environment = {**os.environ, **({"DEPLOYDCN_TOKEN": token} if token else {})}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
     try:
