@@ -54,8 +54,6 @@ def command(
     lazy_import("msgspec", extra="serve")
     lazy_import("starlette", extra="serve")
     lazy_import("prometheus_client", extra="serve", package="prometheus-client")
-    if not no_page:
-        lazy_import("PIL.Image", extra="serve", package="pillow")
     from deploydcn.serving.batcher import BatchLimits
     from deploydcn.serving.options import ModelOptions, ServerOptions, Tls
     from deploydcn.serving.server import serve

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from deploydcn.errors import InvalidArgument
 from deploydcn.nn import DeformConv2d
 from deploydcn.runners.torch_runner import TorchRunner
 from deploydcn.visual.layers import Layer
@@ -165,3 +166,23 @@ def test_each_layer_has_its_own_receptive_field(kind: str) -> None:
     rows = [np.flatnonzero(tap.gradient(index, [tap.layers[index].site((5, 5))])[0].sum(1)) for index in (0, 1)]
     assert rows[0].tolist() == [4, 5, 6]
     assert rows[1].tolist() == [7, 8, 9, 10, 11]
+
+
+def test_a_file_is_watched_again(tmp_path: Path) -> None:
+    """On another image of the same size, by the same session; the layer's offsets follow from the image."""
+    torch.manual_seed(0)
+    model = nn.Sequential(DeformConv2d(3, 4, 3, padding=1), DeformConv2d(4, 4, 3, padding=1))
+    with torch.no_grad():
+        for layer in model:
+            layer.offset_conv.weight.normal_()
+    path = as_file(model, torch.rand(1, 3, 16, 16), tmp_path / "m.onnx", "ort")
+    tap = OnnxTap(path)
+    for seed in (0, 1):
+        image = {"input": np.random.default_rng(seed).random((1, 3, 16, 16), np.float32)}
+        for again, fresh in zip(tap.layers(image, "input"), OnnxTap(path).layers(image, "input"), strict=True):
+            assert (again.name, again.grid, again.parent) == (fresh.name, fresh.grid, fresh.parent)
+            assert np.array_equal(again.points.y, fresh.points.y)
+            assert np.array_equal(again.points.weight, fresh.points.weight)
+            assert again.points.dy.std() > 0.1
+    with pytest.raises(InvalidArgument, match="wanted those of the first"):
+        tap.layers({"input": np.zeros((1, 3, 16, 24), np.float32)}, "input")

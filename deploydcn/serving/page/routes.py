@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from deploydcn._lazy import lazy_import
 from deploydcn.serving.http_body import read_body
 from deploydcn.serving.model import ServedModel
 from deploydcn.serving.page.layers import LayerWatcher, describe_layers, sampled_points
@@ -51,7 +52,12 @@ T = TypeVar("T")
 
 
 def page_routes(service: Service) -> list[BaseRoute]:
-    """GET / and its files, POST /demo/NAME and /demo/NAME/layers."""
+    """GET / and its files, POST /demo/NAME and /demo/NAME/layers.
+
+    Raises:
+        MissingDependency: Pillow is not installed.
+    """
+    lazy_import("PIL.Image", extra="serve", package="pillow")
     page = _Page(service)
     return [
         *(_file_route(path, *kind) for path, kind in FILES.items()),
