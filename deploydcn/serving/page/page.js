@@ -72,8 +72,8 @@ async function listModels() {
   const before = JSON.stringify({ ...chosen() });
   const rows = await ask("v2/repository/index", { method: "POST", body: '{"ready": true}' });
   $("model").replaceChildren();
-  const several = new Set(rows.map((row) => row.name)).size < rows.length;
   for (const { name, version } of rows) {
+    const several = rows.filter((row) => row.name === name).length > 1;
     const option = make($("model"), "option", {}, several ? `${name}, version ${version}` : name);
     Object.assign(option.dataset, { name, version });
     option.selected = JSON.stringify({ ...option.dataset }) === before;

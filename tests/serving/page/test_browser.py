@@ -44,6 +44,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "models").mkdir()
     detector(path / "models" / "detector.onnx", names=json.dumps(NAMES))
     answering(path / "models" / "classifier.onnx", {"output": LOGITS}, names="{1: 'dog'}")
+    for version, name in (("1", "cat"), ("2", "dog")):
+        (path / "models" / "two" / version).mkdir(parents=True)
+        answering(path / "models" / "two" / version / "model.onnx", {"output": LOGITS}, names=json.dumps({1: name}))
     answering(path / "models" / "other.onnx", {"depth": np.ones((1, 1, 4, 4), np.float32)})
     (path / "photo.png").write_bytes(picture(2 * HEIGHT - 16, 2 * WIDTH))
     (path / "broken.png").write_bytes(b"this is text")
@@ -164,6 +167,9 @@ def test_a_dropped_image_and_another_model(page: Page, folder: Path) -> None:
     assert cells(page, "#found-rows")[0] == ["dog", f"{np.exp(3) / np.exp(LOGITS).sum():.3f}"]
     page.evaluate("document.querySelector('#layers').open = true")
     page.wait("document.querySelector('#layers-hint').textContent === 'This model has no deformable layer.'")
+    for version, name in ((1, "cat"), (2, "dog")):
+        page.choose("#model", f"two, version {version}")
+        page.wait(f"{READY} && document.querySelector('#found-rows th')?.textContent === {name!r}")
     page.choose("#model", "other")
     page.wait(f"{READY} && document.querySelector('#found').hidden")
     assert cells(page, "#output-rows") == [["depth", "FP32", "1x1x4x4", "1", "1", "1", "0"]]
@@ -201,12 +207,15 @@ def test_a_token_is_asked_for_and_kept(folder: Path, tmp_path: Path) -> None:
         assert page.evaluate("document.querySelectorAll('#model option').length") == 0
         enter("secret")
         assert text(page, "#error") == ""
-        assert page.evaluate("[...document.querySelectorAll('#model option')].map(o => o.value)") == ["classifier", "detector", "other"]
+        assert page.evaluate("[...document.querySelectorAll('#model option')].map(o => o.value)") == [
+            *("classifier", "detector", "other"),
+            *("two, version 1", "two, version 2"),
+        ]
         upload(page, folder / "photo.png")
         assert len(cells(page, "#found-rows")) == 5
         assert not any("secret" in request for request in page.requests)
         page.open(f"{url}/", READY)  # the same tab again
-        assert page.evaluate("document.querySelectorAll('#model option').length") == 3
+        assert page.evaluate("document.querySelectorAll('#model option').length") == 5
 
 
 def test_a_server_without_a_page(folder: Path) -> None:

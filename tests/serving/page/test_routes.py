@@ -6,15 +6,18 @@ import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import deploydcn
+from deploydcn.runners import TensorInfo
 from deploydcn.serving.page import layers, routes
 from deploydcn.serving.page.pictures import read_picture
 from deploydcn.serving.page.routes import MOST_REQUESTS
+from deploydcn.serving.refusal import Refusal
 from deploydcn.vision import letterbox
 from tests.serving.page.models import HEIGHT, WIDTH, Client, Reply, answering, detector, picture, with_page
 from tests.serving.page.test_pictures import png_header
@@ -139,6 +142,19 @@ def test_images_and_results_are_read_beside_the_event_loop(tmp_path: Path, monke
     assert threads == ["deploydcn-page", "deploydcn-page", "deploydcn-layers"]
 
 
+def test_a_picture_that_takes_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(routes, "read_picture", lambda body: released.wait(30))
+
+    async def scenario(client: Client) -> None:
+        reply = await client("POST", "/demo/m", picture())
+        released.set()
+        assert reply.status == 504
+        assert "not answered within 0.2 s" in reply.json["error"]
+
+    with_page(answering(tmp_path / "m.onnx", {"output": LOGITS}), scenario, timeout=0.2)
+
+
 # ------------------------------------------------------------------------------------------------------------------ layers
 
 
@@ -195,6 +211,13 @@ def test_the_model_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert len(watched) == 4
 
     with_page(tmp_path, scenario)
+
+
+def test_an_engine_does_not_tell_its_layers() -> None:
+    image = TensorInfo("image", "float32", (1, 3, HEIGHT, WIDTH))
+    model = SimpleNamespace(name="m", path=Path("m.engine"), inputs=(image,), file_metadata={})
+    with pytest.raises(Refusal, match="give the ONNX file it was built from"):
+        layers.LayerWatcher().layers(model, picture())  # type: ignore[arg-type]
 
 
 def test_a_model_without_deformable_layers_has_none(tmp_path: Path) -> None:
