@@ -70,6 +70,29 @@ def test_what_is_no_image_is_refused(body: bytes, status: int, message: str) -> 
     assert caught.value.status == status
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
+def test_damage_anywhere_is_survived(kind: str) -> None:
+    """Single bytes and whole stretches changed, left out or cut off: an image or a refusal, no other exception."""
+    rng = np.random.default_rng(0)
+    whole = np.frombuffer(picture(24, 24, kind=kind), np.uint8)
+    refused = 0
+    for _ in range(300):
+        body = whole.copy()
+        start = int(rng.integers(0, len(body) if rng.random() < 0.5 else 80))  # headers are where it hurts
+        length = int(rng.choice([1, 4, 40]))
+        body[start : start + length] = rng.integers(0, 256, len(body[start : start + length]))
+        if rng.random() < 0.3:
+            body = np.delete(body, slice(start, start + length))
+        if rng.random() < 0.2:
+            body = body[: rng.integers(0, len(body))]
+        try:
+            assert read_picture(body.tobytes()).shape[2] == 3
+        except Refusal:
+            refused += 1
+    assert refused > 30
+
+
 def test_the_model_gets_what_letterbox_gives() -> None:
     image = read_picture(picture(100, 75))
     photo, inputs = ImageTask.of([IMAGE], {}).prepare(image)
