@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from deploydcn.parity.detectors import read_detections
 from deploydcn.serving.datatypes import NAMES
-from deploydcn.vision import Detections, decode_yolo
+from deploydcn.vision import Detections, decode_detr, decode_yolo
 from deploydcn.visual.photo import Photo
 
 CONFIDENCE, MOST_BOXES = 0.25, 300
@@ -25,7 +26,7 @@ def describe_outputs(outputs: Arrays, photo: Photo, names: Mapping[int, str]) ->
     """
     answer: dict[str, Any] = {"outputs": [_range(name, array) for name, array in outputs.items()]}
     single = {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in outputs.items()}
-    found = find_detections(single, classes=len(names))
+    found = find_detections(single, photo.size, classes=len(names))
     if found is not None:
         found = photo.boxed.to_original(found)
         rows = zip(found.boxes.tolist(), found.scores.tolist(), found.classes.tolist(), strict=True)
@@ -36,12 +37,16 @@ def describe_outputs(outputs: Arrays, photo: Photo, names: Mapping[int, str]) ->
     return answer
 
 
-def find_detections(outputs: Arrays, *, classes: int = 0) -> Detections | None:
+def find_detections(outputs: Arrays, size: tuple[int, int], *, classes: int = 0) -> Detections | None:
     """The first image's boxes, in pixels of the model's input; None where there are none to be found.
 
     Understood are outputs named boxes, scores and labels or classes, whatever stands before that (torchvision, TensorRT's NMS); dets
-    (x1, y1, x2, y2, score) beside labels (mmdeploy); one output (N, boxes, 6) of x1, y1, x2, y2, score, class; and the heads of YOLOs,
-    (N, 4 + classes, anchors). classes: how many there are, if that is known: what follows them in a head (masks, keypoints) is left out.
+    (x1, y1, x2, y2, score) beside labels (mmdeploy); one output (N, boxes, 6) of x1, y1, x2, y2, score, class; the heads of YOLOs,
+    (N, 4 + classes, anchors), and of DETRs: boxes and logits in two outputs, or, if classes are known, in one, (N, queries, 4 + classes).
+
+    Args:
+        size: (height, width) of the model's input.
+        classes: how many there are, if that is known: what follows them in a YOLO's head (masks, keypoints) is left out.
     """
     for name, boxes in outputs.items():
         prefix = name.removesuffix("boxes")
@@ -56,7 +61,11 @@ def find_detections(outputs: Arrays, *, classes: int = 0) -> Detections | None:
             head = boxes[:1, : 4 + classes] if classes else boxes[:1]
             if _is_yolo(head):
                 return decode_yolo(head, confidence=CONFIDENCE, limit=MOST_BOXES)[0]
-    return None
+            if classes and boxes.shape[2] == 4 + classes and boxes.size and boxes.min() >= 0 and boxes.max() <= 1:
+                return decode_detr(boxes[:1, :, :4], boxes[:1, :, 4:], np.array([size]), confidence=CONFIDENCE, limit=MOST_BOXES)[0]
+    both = [(name, array, array) for name, array in outputs.items()]  # `verify` reads two sides; here they are one
+    images = {"image": np.broadcast_to(np.float32(0), (1, 3, *size))}
+    return next((found for _, image, found, _ in read_detections(both, "auto", images) if image == 0), None)
 
 
 def find_probabilities(outputs: Arrays) -> np.ndarray | None:

@@ -30,6 +30,15 @@ def yolo(extra: int = 0, anchors: int = 20) -> np.ndarray:
 
 
 ROWS = np.concatenate([BOXES, SCORES[:, None], LABELS[:, None].astype(np.float32)], 1)[None]
+
+
+def queries() -> tuple[np.ndarray, np.ndarray]:
+    """BOXES as a DETR gives them: (1, queries, 4) of centres and sizes in parts of the input, and probabilities of three classes."""
+    head = yolo()[0].T[None, :10]
+    return head[..., :4] / np.array([48, 32, 48, 32], np.float32), head[..., 4:]
+
+
+PLACES, CHANCES = queries()
 DETECTORS = {
     "torchvision": {"boxes": BOXES, "labels": LABELS, "scores": SCORES},
     "batched": {"labels": LABELS[None], "boxes": BOXES[None], "scores": SCORES[None]},
@@ -44,6 +53,8 @@ DETECTORS = {
     "padded_rows": {"output0": np.concatenate([ROWS, np.zeros((1, 297, 6), np.float32)], 1)},
     "yolo": {"output": yolo()},
     "yolo_half": {"output": yolo().astype(np.float16)},
+    "detr": {"logits": np.log((CHANCES + 1e-6) / (1 - CHANCES + 1e-6)), "pred_boxes": PLACES},
+    "detr_in_one": {"output0": np.concatenate([PLACES, CHANCES], 2)},
     "yolo_masks": {"output0": yolo(extra=32, anchors=60), "output1": np.zeros((1, 32, 8, 12), np.float32)},
 }
 
@@ -56,7 +67,7 @@ def test_detections(kind: str) -> None:
     assert [(row["class"], row["label"]) for row in rows] == [(1, "dog"), (2, "cow")]
     assert [row["score"] for row in rows] == pytest.approx(SCORES[SEEN], rel=1e-3)  # float16 rounds
     # The image is 96 x 40, the model sees it halved, 6 pixels further down.
-    assert np.array([row["box"] for row in rows]) == pytest.approx(2 * (BOXES[SEEN] - [0, 6, 0, 6]))
+    assert np.array([row["box"] for row in rows]) == pytest.approx(2 * (BOXES[SEEN] - [0, 6, 0, 6]), abs=1e-4)  # parts of the input round
 
 
 def test_unnamed_classes_are_numbered() -> None:
@@ -85,13 +96,13 @@ def test_a_detector_that_finds_nothing_is_still_one() -> None:
     ids=["negative", "nan", "no-classes", "no-anchors", "no-images", "no-rows", "shares", "integers", "scalar"],
 )
 def test_other_outputs_are_no_detections(array: np.ndarray) -> None:
-    assert find_detections({"output": np.asarray(array)}) is None
+    assert find_detections({"output": np.asarray(array)}, (32, 48)) is None
 
 
 @pytest.mark.parametrize("shapes", [((3, 4), (2,), (3,)), ((3, 5), (3,), (3,)), ((1, 3, 4), (1, 2), (1, 3))])
 def test_triples_of_other_shapes_are_no_detections(shapes: tuple[tuple[int, ...], ...]) -> None:
     boxes, scores, labels = (np.zeros(shape, np.float32) for shape in shapes)
-    assert find_detections({"boxes": boxes, "scores": scores, "labels": labels}) is None
+    assert find_detections({"boxes": boxes, "scores": scores, "labels": labels}, (32, 48)) is None
 
 
 LOGITS = np.array([[1.0, 3.0, 2.0, -1.0, 0.0, 0.5, -9.0]], np.float32)
