@@ -257,7 +257,8 @@ async function sample() {
       const found = await ask(address("/layers", { layer, y, x, group: $("group").value || 0 }), { method: "POST", body: file });
       if (file !== state.file || !state.layers.length) return;
       state.points = { ...found, layer: state.layers[layer] };
-      if (state.sampling !== "again") state.aim = found.centre;
+      // Queries lie anywhere: arrow keys that start at one's own place would not leave it.
+      if (state.sampling !== "again" && !state.layers[layer].attention) state.aim = found.centre;
       drawPoints();
     } while (state.sampling === "again" && state.aim);
     $("error").textContent = "";
