@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 from deploydcn.errors import UserError
 from deploydcn.libraries import plugin_library_path
@@ -49,3 +53,10 @@ def pytest_deploydcn_backends() -> dict[str, Callable[[], str]]:
         "tritonserver": server.missing,
         "chromium": lambda: "" if find_chromium() else f"none of {', '.join(NAMES)} is on PATH",
     }
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`make check` does not import files that are slow as a whole: collecting their thousands of rows would take a sixth of its minute."""
+    if config.getoption("markexpr") != "not slow" or collection_path.suffix != ".py":
+        return None
+    return bool(re.search(r"^pytestmark = .*\bpytest\.mark\.slow\b", collection_path.read_text(), re.M)) or None

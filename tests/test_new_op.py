@@ -54,7 +54,15 @@ def test_skeleton_compiles_and_passes(tmp_path: Path) -> None:
     run("cmake", "--build", "build/copy", "-j", "2")
     run("cmake", "--install", "build/copy", "--prefix", str(copy))
     tests = [*python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    run(*tests, "tests/conformance/test_conformance.py", "tests/convert/test_conformance.py", "tests/test_spec.py", "-k", "scale_by")
+    run(
+        *tests,
+        "tests/conformance/test_conformance.py",
+        "tests/conformance/test_conformance_types.py",
+        "tests/convert/test_conformance.py",
+        "tests/test_spec.py",
+        "-k",
+        "scale_by",
+    )
     if find_nvcc():
         gpu = ("-DDEPLOYDCN_EMULATION=ON", "-DDEPLOYDCN_EMULATION_PTX=OFF", "-DDEPLOYDCN_WERROR=ON")
         run("cmake", "-S", ".", "-B", "build/emulation", "-G", "Ninja", *gpu)

@@ -121,6 +121,7 @@ def test_wrong_numbers_are_refused(options: dict[str, Any]) -> None:
         bench_layers(SMALL, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.backend("ort")
 def test_command_writes_json_and_plot(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")

@@ -134,6 +134,7 @@ def any_configuration(examples: int) -> Any:
     return lambda test: checks(given(configurations())(test))()
 
 
+@pytest.mark.slow
 @pytest.mark.backend("ort")
 @pytest.mark.parametrize("backend", ["ort", "torch"])
 @pytest.mark.parametrize("name", OPERATORS)

@@ -129,6 +129,7 @@ def source(path: Path, kind: Kind, **changes: Any) -> Path:
     return write(path, [foreign], shapes, ["y"], fixed, opset=13, domains=[kind.domain] if kind.domain else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", KINDS)
 def test_numbers_are_the_reference_s(tmp_path: Path, name: str, target: str) -> None:

@@ -214,6 +214,7 @@ CASES = [
 SIMILAR = {"deformable_detr_boxes", "deformable_detr_in_pytorch", "transformers_rt_detr_v2", "mmcv"}  # exported in another form already
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", CASES)
 def test_attention_computes_the_same(build: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)

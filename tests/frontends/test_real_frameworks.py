@@ -85,6 +85,7 @@ def align(case: Golden) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     return Align(load(DCNv2Pack(8, 6, **case.options), case)), case.inputs["feat"], case.inputs["x"]
 
 
+@pytest.mark.slow
 @pytest.mark.backend("basicsr")
 @pytest.mark.parametrize("case", goldens("basicsr_dcnv2pack"), ids=str)
 def test_basicsr_pack(case: Golden) -> None:

@@ -51,6 +51,7 @@ def loudest(report: deploydcn.DriftReport) -> int:
 
 
 # ------------------------------------------------------------------------------------------------------------- planted layers
+@pytest.mark.slow
 def test_a_layer_beyond_half_precisions_range_is_named_and_kept(tmp_path: Path) -> None:
     """The third layer returns numbers in the hundred thousands; float16 ends at 65504. Who reads them cannot be float16 either."""
     path = chain(tmp_path / "float.onnx", 60, 60, 2000, 1e-3)
@@ -86,6 +87,7 @@ def test_one_loud_channel_ruins_8_bits_for_the_others(tmp_path: Path) -> None:
 
 
 # -------------------------------------------------------------------------------------------------------- what all cost together
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", TARGETS)
 def test_the_prediction_is_close_and_the_proposal_reaches_its_target(tmp_path: Path, network: Path, dtype: str) -> None:
     report = deploydcn.drift(network, images(), dtype=dtype, target_db=TARGETS[dtype], output=tmp_path / "lowered.onnx")
@@ -150,6 +152,7 @@ def test_mistakes_are_named_and_leave_no_file(tmp_path: Path, network: Path) -> 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", TARGETS)
 def test_a_file_with_nothing_to_lower(tmp_path: Path, dtype: str) -> None:
     torch_like = nn.ReLU()

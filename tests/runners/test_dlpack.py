@@ -53,6 +53,7 @@ def test_numpy_reads_what_we_pack(dtype: str) -> None:
     assert np.array_equal(np.from_dlpack(Producer(source)), source)
 
 
+@pytest.mark.slow
 def test_memory_lives_as_long_as_the_consumer() -> None:
     producer = Producer(array("float32", 3))
     alive = weakref.ref(producer)
@@ -65,6 +66,7 @@ def test_memory_lives_as_long_as_the_consumer() -> None:
     assert alive() is None
 
 
+@pytest.mark.slow
 def test_a_capsule_nobody_took_releases_its_memory() -> None:
     producer = Producer(array("float32", 3))
     alive, capsule = weakref.ref(producer), producer.__dlpack__()

@@ -40,6 +40,7 @@ def test_it_is_a_runner(machine: Machine) -> None:
     assert [str(info) for info in (*runner.inputs, *runner.outputs)] == ["x: float32[?x3x?x?]", "y: float32[?x3x?x?]"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("explicitly", [True, False])
 @pytest.mark.parametrize("options", [{}, {"cuda_graph": True}], ids=["plain", "graph"])
 def test_everything_is_released(machine: Machine, options: dict[str, bool], explicitly: bool) -> None:

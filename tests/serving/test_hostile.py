@@ -158,6 +158,7 @@ def test_mutated_requests_never_fail_the_server(server: Running, caplog: pytest.
     assert still_answers(server)
 
 
+@pytest.mark.slow
 def test_slow_headers_are_cut_off(server: Running) -> None:
     """Slow loris: connections that send a header now and then, while others are answered."""
     with connect(server) as slow:
@@ -184,6 +185,7 @@ def test_slow_headers_are_cut_off(server: Running) -> None:
         assert used.recv(100) == b""
 
 
+@pytest.mark.slow
 def test_slow_bodies_are_cut_off(server: Running) -> None:
     with connect(server) as slow:
         slow.sendall(infer(b"", length=100))

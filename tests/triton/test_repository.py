@@ -36,6 +36,7 @@ def files(folder: Path) -> list[str]:
     return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
 
 
+@pytest.mark.slow
 def test_a_deformable_model(tmp_path: Path) -> None:
     written = write(tmp_path, deformable(tmp_path / "model.onnx"), batch=8, instances=2)
     assert files(written.path) == ["README.md", "model/1/model.onnx", "model/config.pbtxt"]

@@ -168,6 +168,7 @@ def test_each_layer_has_its_own_receptive_field(kind: str) -> None:
     assert rows[1].tolist() == [7, 8, 9, 10, 11]
 
 
+@pytest.mark.slow
 def test_a_file_is_watched_again(tmp_path: Path) -> None:
     """On another image of the same size, by the same session; the layer's offsets follow from the image."""
     torch.manual_seed(0)

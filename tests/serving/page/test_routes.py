@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_numbers_that_json_lacks_are_null(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "body", "status", "message"),
     [
-        ("/demo/m", b"text", 400, "the body is no image"),
+        ("/demo/m", b"text", 400, "no image|cannot be read"),
         ("/demo/m", png_header(20000, 20000), 413, "too many pixels"),
         ("/demo/m", b"\0" * (1 << 20), 413, "larger than this server takes"),
         ("/demo/other", picture(), 404, "no model is named 'other'"),
@@ -72,13 +73,13 @@ def test_numbers_that_json_lacks_are_null(tmp_path: Path) -> None:
         ("/demo/m/layers?layer=0&y=1e300&x=0", picture(), 400, "y is '1e300'"),
         ("/demo/m/layers?layer=0&y=0", picture(), 400, "x is ''"),
         ("/demo/m/layers?layer=0&y=0&x=0&group=a", picture(), 400, "group is 'a'"),
-        ("/demo/m/layers", b"text", 400, "the body is no image"),
+        ("/demo/m/layers", b"text", 400, "no image|cannot be read"),
     ],
 )
 def test_what_cannot_be_done_is_told(address: str, body: bytes, status: int, message: str, tmp_path: Path) -> None:
     reply = ask(answering(tmp_path / "m.onnx", {"output": LOGITS}), address, body, max_body=1 << 19)
     assert reply.status == status
-    assert message in reply.json["error"]
+    assert re.search(message, reply.json["error"])
 
 
 def test_a_model_of_two_inputs_is_told(tmp_path: Path) -> None:
@@ -184,7 +185,7 @@ def test_points_lie_where_the_image_is_sampled(tmp_path: Path) -> None:
         for wrong, message in (("layer=1&y=0&x=0", "1 deformable layers"), ("layer=0&y=0&x=0&group=1", "group is 1")):
             reply = await client("POST", f"/demo/m/layers?{wrong}", image)
             assert reply.status == 400
-            assert message in reply.json["error"]
+            assert re.search(message, reply.json["error"])
 
     with_page(detector(tmp_path / "m.onnx", offset=0.75), scenario)
 
