@@ -1,7 +1,7 @@
 # Every target works on a fresh machine: what it needs is set up first, in .venv.
 PYTHON ?= python3
 REQUIRE ?= ort
-EXTRAS ?= export,cpu,rtx,report,serve,triton,dev,frameworks
+EXTRAS ?= export,cpu,rtx,report,serve,triton,ray,dev,frameworks
 BIN := .venv/bin
 # cmake and ninja come from the environment too: a machine needs Python and a compiler only.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)

@@ -45,6 +45,7 @@ def pytest_deploydcn_backends() -> dict[str, Callable[[], str]]:
                 "schemathesis",
                 "grpc_tools",
                 "opentelemetry",
+                "ray",
             )
         },
         "basicsr": lambda: installed("basicsr")() or installed("distutils")(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,12 +13,26 @@ from deploydcn.cli.options import console
 from deploydcn.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from deploydcn.serving.options import Scaling, ServerOptions
     from deploydcn.serving.server import Server
 
-TOKEN_VARIABLE = "DEPLOYDCN_TOKEN"
+# Options of the embedded server that Ray's proxies have nothing like, and those that only Ray has.
+NOT_WITH_RAY = ("no_http", "header_timeout", "tls_cert", "tls_key", "tls_client_ca", "model_control", "watch")
+ONLY_WITH_RAY = (
+    "replicas",
+    "min_replicas",
+    "max_replicas",
+    "num_cpus",
+    "num_gpus",
+    "ongoing",
+    "target_ongoing",
+    "ray_address",
+    "high_throughput",
+)
 
 
 def command(
+    context: typer.Context,
     models: Annotated[list[str], typer.Argument(help="Model files (.onnx, .engine, .plan), NAME=FILE, or folders of NAME/VERSION/FILE.")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of the machine's.")] = "127.0.0.1",
     http: Annotated[int, typer.Option(help="Port for HTTP; 0 takes a free one.")] = 8000,
@@ -37,7 +50,7 @@ def command(
     max_connections: Annotated[int, typer.Option(help="HTTP connections, and gRPC calls, at once.")] = 512,
     header_timeout: Annotated[float, typer.Option(help="Seconds for a request's headers to arrive.")] = 10.0,
     drain: Annotated[float, typer.Option(help="Seconds for requests under way when the server is told to stop.")] = 30.0,
-    token_file: Annotated[Path | None, typer.Option(help=f"File with the bearer token; or set {TOKEN_VARIABLE}.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File with the bearer token; or set DEPLOYDCN_TOKEN.")] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="PEM file with the server's certificate.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM file with its key.")] = None,
     tls_client_ca: Annotated[Path | None, typer.Option(help="PEM file: clients must show a certificate signed by these.")] = None,
@@ -48,6 +61,16 @@ def command(
     no_self_check: Annotated[bool, typer.Option("--no-self-check", help="Do not compare with MODEL.golden.npz.")] = False,
     no_page: Annotated[bool, typer.Option("--no-page", help="No page for browsers at /.")] = False,
     access_log: Annotated[bool, typer.Option("--access-log", help="Write a line per request to standard error.")] = False,
+    ray: Annotated[bool, typer.Option("--ray", help="Run replicas on Ray Serve; see README.")] = False,
+    replicas: Annotated[int, typer.Option(help="Ray: copies of the models.")] = 1,
+    min_replicas: Annotated[int | None, typer.Option(help="Ray: copies at least, where their number follows the load.")] = None,
+    max_replicas: Annotated[int | None, typer.Option(help="Ray: copies at most; their number follows the load.")] = None,
+    num_cpus: Annotated[float, typer.Option(help="Ray: processors that each reserves.")] = 1.0,
+    num_gpus: Annotated[float, typer.Option(help="Ray: GPUs that each reserves.")] = 0.0,
+    ongoing: Annotated[int | None, typer.Option(help="Ray: requests in one at most; twice what it runs at once if left out.")] = None,
+    target_ongoing: Annotated[float | None, typer.Option(help="Ray: requests in one that the load is measured by.")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="Ray: of a cluster that runs, or auto; starts one if left out.")] = None,
+    high_throughput: Annotated[bool, typer.Option("--high-throughput", help="Ray: HAProxy in place of Ray's own proxy.")] = False,
 ) -> None:
     lazy_import("uvicorn", extra="serve")
     lazy_import("grpc", extra="serve", package="grpcio")
@@ -55,16 +78,17 @@ def command(
     lazy_import("starlette", extra="serve")
     lazy_import("prometheus_client", extra="serve", package="prometheus-client")
     from deploydcn.serving.batcher import BatchLimits
-    from deploydcn.serving.options import ModelOptions, ServerOptions, Tls
-    from deploydcn.serving.server import serve
+    from deploydcn.serving.options import ModelOptions, Scaling, ServerOptions, Tls, read_token
 
+    given = {name for name in context.params if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"}
+    _refuse(given, NOT_WITH_RAY if ray else ONLY_WITH_RAY, "does not go with --ray" if ray else "is for --ray only")
     if (tls_cert is None) != (tls_key is None) or (tls_client_ca is not None and tls_cert is None):
         raise InvalidArgument("TLS needs --tls-cert and --tls-key, and --tls-client-ca only with them")
     options = ServerOptions(
         host=host,
         http=None if no_http else http,
-        grpc=None if no_grpc else grpc,
-        token=_token(token_file),
+        grpc=None if no_grpc or (ray and "grpc" not in given) else grpc,
+        token=read_token(token_file),
         tls=None if tls_cert is None or tls_key is None else Tls(tls_cert, tls_key, tls_client_ca),
         timeout=timeout,
         max_body=round(max_body_mb * 2**20),
@@ -78,16 +102,29 @@ def command(
     )
     model_options = ModelOptions(BatchLimits(max_batch, delay_ms / 1e3, queue), instances, threads, bfloat16, self_check=not no_self_check)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if ray:
+        from deploydcn.serving.ray_server import Cluster, serve_on_ray
+
+        scaling = Scaling(replicas, min_replicas, max_replicas, num_cpus, num_gpus, ongoing, target_ongoing)
+        cluster = Cluster(ray_address, high_throughput)
+        serve_on_ray(models, model_options, options, scaling, cluster, started=lambda: _announce_ray(options, scaling))
+        return
+    from deploydcn.serving.server import serve
+
     serve(models, model_options, options, started=_announce)
 
 
-def _token(file: Path | None) -> str | None:
-    if file is None:
-        return os.environ.get(TOKEN_VARIABLE)
-    try:
-        return file.read_text().strip()
-    except OSError as error:
-        raise InvalidArgument(f"cannot read the token from {file}: {error.strerror}") from error
+def _refuse(given: set[str], names: tuple[str, ...], why: str) -> None:
+    if wrong := [f"--{name.replace('_', '-')}" for name in names if name in given]:
+        raise InvalidArgument(f"{', '.join(wrong)} {why}")
+
+
+def _announce_ray(options: ServerOptions, scaling: Scaling) -> None:
+    count = f"{scaling.least} to {scaling.most}" if scaling.autoscales else str(scaling.replicas)
+    console.print(f"Ray Serve: {count} replica{'s' if scaling.most > 1 else ''}", soft_wrap=True)
+    console.print(f"HTTP http://{options.host}:{options.http}", soft_wrap=True)
+    if options.grpc is not None:
+        console.print(f"gRPC {options.host}:{options.grpc}", soft_wrap=True)
 
 
 def _announce(server: Server) -> None:

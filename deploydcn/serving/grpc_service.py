@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -28,6 +29,7 @@ CODES = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 HEALTH = ("ServerLive", "ServerReady")
+STREAM = "ModelStreamInfer"
 
 log = logging.getLogger("deploydcn.serving")
 Method = Callable[[Any, Any], Awaitable[Any]]
@@ -35,32 +37,24 @@ Method = Callable[[Any, Any], Awaitable[Any]]
 
 def create_handlers(service: Service) -> grpc.GenericRpcHandler:
     """Handlers of all calls, for `grpc.aio.Server.add_generic_rpc_handlers`."""
+    return grpc.method_handlers_generic_handler(SERVICE, method_handlers(service))
+
+
+def method_handlers(service: Service) -> dict[str, grpc.RpcMethodHandler]:
+    """Each call's name and handler."""
     calls = _Calls(service)
-    methods: dict[str, tuple[Method, str, str]] = {
-        "ServerLive": (calls.server_live, "Nothing", "ServerLiveResponse"),
-        "ServerReady": (calls.server_ready, "Nothing", "ServerReadyResponse"),
-        "ServerMetadata": (calls.server_metadata, "Nothing", "ServerMetadataResponse"),
-        "ModelReady": (calls.model_ready, "ModelVersion", "ModelReadyResponse"),
-        "ModelMetadata": (calls.model_metadata, "ModelVersion", "ModelMetadataResponse"),
-        "ModelConfig": (calls.model_config, "ModelVersion", "ModelConfigResponse"),
-        "ModelStatistics": (calls.model_statistics, "ModelVersion", "ModelStatisticsResponse"),
-        "ModelInfer": (calls.model_infer, "ModelInferRequest", "ModelInferResponse"),
-        "RepositoryIndex": (calls.repository_index, "RepositoryIndexRequest", "RepositoryIndexResponse"),
-        "RepositoryModelLoad": (calls.repository_load, "RepositoryModelRequest", "Nothing"),
-        "RepositoryModelUnload": (calls.repository_unload, "RepositoryModelRequest", "Nothing"),
-    }
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(
-            _guarded(service, name, method, MESSAGES[request]),
+            _guarded(service, name, partial(method, calls), MESSAGES[request]),
             response_serializer=MESSAGES[response].SerializeToString,
         )
-        for name, (method, request, response) in methods.items()
+        for name, (method, request, response) in UNARY.items()
     }
-    handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
+    handlers[STREAM] = grpc.stream_stream_rpc_method_handler(
         calls.stream,
         response_serializer=MESSAGES["ModelStreamInferResponse"].SerializeToString,
     )
-    return grpc.method_handlers_generic_handler(SERVICE, handlers)
+    return handlers
 
 
 def _guarded(service: Service, name: str, method: Method, message: Any) -> Method:
@@ -168,3 +162,19 @@ class _Calls:
         decoded = grpc_codec.decode(request)
         outputs = await model.infer(decoded, limit)
         return grpc_codec.encode(outputs, model=model.name, version=str(model.version), id=decoded.id)
+
+
+UNARY: dict[str, tuple[Callable[[_Calls, Any, Any], Awaitable[Any]], str, str]] = {
+    "ServerLive": (_Calls.server_live, "Nothing", "ServerLiveResponse"),
+    "ServerReady": (_Calls.server_ready, "Nothing", "ServerReadyResponse"),
+    "ServerMetadata": (_Calls.server_metadata, "Nothing", "ServerMetadataResponse"),
+    "ModelReady": (_Calls.model_ready, "ModelVersion", "ModelReadyResponse"),
+    "ModelMetadata": (_Calls.model_metadata, "ModelVersion", "ModelMetadataResponse"),
+    "ModelConfig": (_Calls.model_config, "ModelVersion", "ModelConfigResponse"),
+    "ModelStatistics": (_Calls.model_statistics, "ModelVersion", "ModelStatisticsResponse"),
+    "ModelInfer": (_Calls.model_infer, "ModelInferRequest", "ModelInferResponse"),
+    "RepositoryIndex": (_Calls.repository_index, "RepositoryIndexRequest", "RepositoryIndexResponse"),
+    "RepositoryModelLoad": (_Calls.repository_load, "RepositoryModelRequest", "Nothing"),
+    "RepositoryModelUnload": (_Calls.repository_unload, "RepositoryModelRequest", "Nothing"),
+}
+"""Calls of one request and one response: what answers, and the messages' names."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploydcn.errors import InvalidArgument
 from deploydcn.serving.batcher import BatchLimits
+
+TOKEN_VARIABLE = "DEPLOYDCN_TOKEN"
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,75 @@ class ServerOptions:
         """Whether clients may load and unload models."""
         if self.model_control is not None:
             return self.model_control
-        return self.token is not None or (self.tls is not None and self.tls.client_ca is not None) or _is_loopback(self.host)
+        return self.token is not None or (self.tls is not None and self.tls.client_ca is not None) or is_loopback(self.host)
 
 
-def _is_loopback(host: str) -> bool:
+@dataclass(frozen=True)
+class Scaling:
+    """How many replicas run, and what each takes.
+
+    replicas: always so many; min_replicas and max_replicas: between these, by the load. num_cpus, num_gpus: that each replica
+    reserves; parts of one are allowed. ongoing: requests in a replica at most, others wait in front of it; None: twice what it runs
+    at once. target: requests per replica that Ray aims at when it scales; None: what it runs at once.
+    """
+
+    replicas: int = 1
+    min_replicas: int | None = None
+    max_replicas: int | None = None
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    ongoing: int | None = None
+    target: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("--replicas", self.replicas), ("--min-replicas", self.min_replicas), ("--max-replicas", self.max_replicas)):
+            if value is not None and value < 1:
+                raise InvalidArgument(f"{name} is {value}; wanted 1 or more")
+        if self.autoscales and self.replicas != 1:
+            raise InvalidArgument("the number of replicas is either fixed, --replicas, or follows the load, --max-replicas")
+        if self.min_replicas is not None and not self.autoscales:
+            raise InvalidArgument("--min-replicas is for replicas that follow the load; give --max-replicas too")
+        if self.least > self.most:
+            raise InvalidArgument(f"--min-replicas is {self.least}, above --max-replicas, {self.most}")
+        for name, share in (("--num-cpus", self.num_cpus), ("--num-gpus", self.num_gpus)):
+            if not share >= 0:
+                raise InvalidArgument(f"{name} is {share:g}; wanted 0 or more")
+        for name, requests in (("--ongoing", self.ongoing), ("--target-ongoing", self.target)):
+            if requests is not None and not requests > 0:
+                raise InvalidArgument(f"{name} is {requests:g}; wanted more than 0")
+
+    @property
+    def autoscales(self) -> bool:
+        """Whether the number of replicas follows the load."""
+        return self.max_replicas is not None
+
+    @property
+    def least(self) -> int:
+        """Replicas that always run."""
+        return (self.min_replicas or 1) if self.autoscales else self.replicas
+
+    @property
+    def most(self) -> int:
+        """Replicas that may run."""
+        return self.max_replicas or self.replicas
+
+
+def read_token(file: Path | None) -> str | None:
+    """The bearer token in a file; without one, that of the environment, if there is one.
+
+    Raises:
+        InvalidArgument: the file cannot be read.
+    """
+    if file is None:
+        return os.environ.get(TOKEN_VARIABLE)
+    try:
+        return file.read_text().strip()
+    except OSError as error:
+        raise InvalidArgument(f"cannot read the token from {file}: {error.strerror}") from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine only."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

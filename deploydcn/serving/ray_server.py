@@ -1,0 +1,185 @@
+"""`deploydcn serve --ray`: a Ray of our own on this machine, or one that runs already, with the application until a signal."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploydcn._lazy import lazy_import
+from deploydcn.errors import InvalidArgument, RuntimeFailure
+from deploydcn.serving.options import ModelOptions, Scaling, ServerOptions, is_loopback
+from deploydcn.serving.repository import Repository
+
+APPLICATION = "deploydcn"
+PROXY = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deploydcn.serving.ray_proxy:middlewares"}
+"""What the environment of a cluster's Ray must hold for requests to outlive the replica that had them."""
+
+HIGH_THROUGHPUT = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(1 << 20),
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
+}
+"""The same for HAProxy in place of Ray's own proxy. It gives a request to another replica if it fits into its buffer (bytes)."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Which Ray. address: of one that runs, "auto" finds it; None starts one. high_throughput: with HAProxy, if it is started here."""
+
+    address: str | None = None
+    high_throughput: bool = False
+
+    def __post_init__(self) -> None:
+        if self.high_throughput and self.address is not None:
+            variables = " ".join(f"{name}='{value}'" for name, value in HIGH_THROUGHPUT.items())
+            raise InvalidArgument(f"--high-throughput has to be said where Ray is started: {variables} ray start ...; leave it out here")
+
+
+def serve_on_ray(
+    sources: Sequence[str],
+    models: ModelOptions,
+    options: ServerOptions,
+    scaling: Scaling,
+    cluster: Cluster,
+    *,
+    started: Callable[[], None] | None = None,
+) -> None:
+    """Run the application until SIGTERM or SIGINT, then let the replicas finish what they have. started: called once it answers.
+
+    Raises:
+        UserError: the models cannot be found or loaded, Ray cannot be started or found, or a port is taken.
+    """
+    _check(options)
+    sources = [_absolute(source) for source in sources]
+    if cluster.address is None:
+        Repository(sources, models)  # what is wrong with the names is said before Ray is started
+    with contextlib.ExitStack() as stack:
+        if cluster.address is None:
+            stack.enter_context(_environment(options, cluster))
+        serve = lazy_import("ray.serve", extra="ray")
+        from deploydcn.serving.ray_app import bind
+
+        application = bind(sources, models, options, scaling)
+        stack.enter_context(_connected(cluster, scaling))
+        stop = _stop_on_signals()
+        _start_proxies(options)
+        try:
+            serve.run(application, name=APPLICATION, route_prefix="/")
+        except RuntimeError as error:
+            raise RuntimeFailure(f"the replicas do not start: {error}") from error
+        if started is not None:
+            started()
+        stop.wait()
+        logging.getLogger("deploydcn.serving").info("draining, for at most %g s", options.drain)
+        serve.delete(APPLICATION)
+        if cluster.address is None:
+            serve.shutdown()
+
+
+def _check(options: ServerOptions) -> None:
+    if options.http is None:
+        raise InvalidArgument("Ray Serve always answers HTTP; leave --no-http out")
+    for name, port in (("--http", options.http), ("--grpc", options.grpc)):
+        if port == 0:
+            raise InvalidArgument(f"{name} is 0, and Ray takes no free port by itself; name one")
+    if options.grpc is not None and is_loopback(options.host):
+        raise InvalidArgument(
+            f"Ray's gRPC proxy listens on every address of the machine, not only on {options.host}; say --host 0.0.0.0 if that is "
+            "wanted, or leave --grpc out"
+        )
+
+
+def _absolute(source: str) -> str:
+    """The source as every process finds it, whatever its working directory."""
+    name, equals, file = source.partition("=")
+    if equals and not Path(source).exists():
+        return f"{name}={Path(file).resolve()}"
+    return str(Path(source).resolve())
+
+
+@contextlib.contextmanager
+def _environment(options: ServerOptions, cluster: Cluster) -> Iterator[None]:
+    """What Ray's processes inherit; read when ray.serve is imported and when Ray starts."""
+    folder = tempfile.mkdtemp(prefix="deploydcn-ray-")
+    values = {"RAY_USAGE_STATS_ENABLED": "0", **PROXY}
+    if is_loopback(options.host):
+        values["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's name for: this machine only, by its loopback address
+    if cluster.high_throughput:
+        values |= {
+            **HIGH_THROUGHPUT,
+            "RAY_SERVE_HAPROXY_MAXCONN": str(options.max_connections),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": folder,
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
+        }
+    os.environ.update({name: value for name, value in values.items() if name not in os.environ})
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextlib.contextmanager
+def _connected(cluster: Cluster, scaling: Scaling) -> Iterator[None]:
+    import ray
+
+    try:
+        if cluster.address is None:
+            # Processors are what replicas are placed by, not what they may use: one machine runs as many as it is told to.
+            cpus = max(os.cpu_count() or 1, round(scaling.most * scaling.num_cpus + 0.5))
+            ray.init(num_cpus=cpus, include_dashboard=False, logging_level=logging.WARNING)
+        else:
+            ray.init(address=cluster.address, logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise RuntimeFailure(f"Ray {'is not there' if cluster.address else 'does not start'}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _stop_on_signals() -> threading.Event:
+    """Set by SIGTERM and SIGINT. Ray has set handlers of its own, which end the process at once."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _start_proxies(options: ServerOptions) -> None:
+    from ray import serve
+
+    grpc: dict[str, Any] | None = None
+    if options.grpc is not None:
+        grpc = {
+            "port": options.grpc,
+            "grpc_servicer_functions": ["deploydcn.serving.ray_proxy.add_servicer"],
+            "request_timeout_s": options.timeout,
+            "enable_reflection": False,  # it knows the messages of protobuf's default pool only
+        }
+    http = {"host": options.host, "port": options.http, "request_timeout_s": options.timeout, "keep_alive_timeout_s": 60}
+    try:
+        serve.start(http_options=http, grpc_options=grpc, logging_config={"enable_access_log": False, "log_level": "WARNING"})
+    except RuntimeError as error:
+        raise RuntimeFailure(f"cannot listen on {options.host}:{options.http} for HTTP; choose another port: {error}") from error
