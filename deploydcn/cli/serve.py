@@ -26,6 +26,7 @@ ONLY_WITH_RAY = (
     "num_gpus",
     "ongoing",
     "target_ongoing",
+    "upscale_delay",
     "ray_address",
     "high_throughput",
 )
@@ -69,6 +70,7 @@ def command(
     num_gpus: Annotated[float, typer.Option(help="Ray: GPUs that each reserves.")] = 0.0,
     ongoing: Annotated[int | None, typer.Option(help="Ray: requests in one at most; twice what it runs at once if left out.")] = None,
     target_ongoing: Annotated[float | None, typer.Option(help="Ray: requests in one that the load is measured by.")] = None,
+    upscale_delay: Annotated[float, typer.Option(help="Ray: seconds of more load before more copies start.")] = 30.0,
     ray_address: Annotated[str | None, typer.Option(help="Ray: of a cluster that runs, or auto; starts one if left out.")] = None,
     high_throughput: Annotated[bool, typer.Option("--high-throughput", help="Ray: HAProxy in place of Ray's own proxy.")] = False,
 ) -> None:
@@ -105,7 +107,7 @@ def command(
     if ray:
         from deploydcn.serving.ray_server import Cluster, serve_on_ray
 
-        scaling = Scaling(replicas, min_replicas, max_replicas, num_cpus, num_gpus, ongoing, target_ongoing)
+        scaling = Scaling(replicas, min_replicas, max_replicas, num_cpus, num_gpus, ongoing, target_ongoing, upscale_delay)
         cluster = Cluster(ray_address, high_throughput)
         serve_on_ray(models, model_options, options, scaling, cluster, started=lambda: _announce_ray(options, scaling))
         return

@@ -104,7 +104,8 @@ class Scaling:
 
     replicas: always so many; min_replicas and max_replicas: between these, by the load. num_cpus, num_gpus: that each replica
     reserves; parts of one are allowed. ongoing: requests in a replica at most, others wait in front of it; None: twice what it runs
-    at once. target: requests per replica that Ray aims at when it scales; None: what it runs at once.
+    at once. target: requests per replica that Ray aims at when it scales; None: what it runs at once. upscale_delay: seconds for
+    which the load asks for more replicas before they start.
     """
 
     replicas: int = 1
@@ -114,20 +115,20 @@ class Scaling:
     num_gpus: float = 0.0
     ongoing: int | None = None
     target: float | None = None
+    upscale_delay: float = 30.0
 
     def __post_init__(self) -> None:
-        for name, value in (("--replicas", self.replicas), ("--min-replicas", self.min_replicas), ("--max-replicas", self.max_replicas)):
-            if value is not None and value < 1:
-                raise InvalidArgument(f"{name} is {value}; wanted 1 or more")
+        for name, count in (("--replicas", self.replicas), ("--min-replicas", self.min_replicas), ("--max-replicas", self.max_replicas)):
+            _at_least(name, 1 if count is None else count, 1)
         if self.autoscales and self.replicas != 1:
             raise InvalidArgument("the number of replicas is either fixed, --replicas, or follows the load, --max-replicas")
         if self.min_replicas is not None and not self.autoscales:
             raise InvalidArgument("--min-replicas is for replicas that follow the load; give --max-replicas too")
         if self.least > self.most:
             raise InvalidArgument(f"--min-replicas is {self.least}, above --max-replicas, {self.most}")
-        for name, share in (("--num-cpus", self.num_cpus), ("--num-gpus", self.num_gpus)):
-            if not share >= 0:
-                raise InvalidArgument(f"{name} is {share:g}; wanted 0 or more")
+        _at_least("--num-cpus", self.num_cpus, 0)
+        _at_least("--num-gpus", self.num_gpus, 0)
+        _at_least("--upscale-delay", self.upscale_delay, 0)
         for name, requests in (("--ongoing", self.ongoing), ("--target-ongoing", self.target)):
             if requests is not None and not requests > 0:
                 raise InvalidArgument(f"{name} is {requests:g}; wanted more than 0")

@@ -2,14 +2,18 @@
 
 `deploydcn serve --ray` runs it. On a cluster that is there already:
 
-    serve run deploydcn.serving.ray_app:app models=/models/detector.onnx replicas=4 max_batch=8
+    serve run deploydcn.serving.ray_app:build models=/models/detector.onnx replicas=4 max_batch=8
 
-or `import_path: deploydcn.serving.ray_app:app`, with the same `args`, in a configuration for `serve deploy`.
+or `import_path: deploydcn.serving.ray_app:build`, with the same `args`, in a configuration for `serve deploy`. `app` is that application
+with its arguments in the environment, for `serve build`. gRPC needs `deploydcn.serving.ray_proxy.add_servicer` among Serve's
+`grpc_servicer_functions`.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import shlex
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +35,7 @@ from deploydcn.serving.refusal import Refusal
 from deploydcn.serving.repository import Repository
 from deploydcn.serving.service import Service
 
+ARGUMENTS_VARIABLE = "DEPLOYDCN_RAY_APP"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
@@ -154,7 +159,12 @@ def bind(sources: Sequence[str], models: ModelOptions, options: ServerOptions, s
     settings: dict[str, Any] = (
         {
             "autoscaling_config": AutoscalingConfig(
-                min_replicas=scaling.least, max_replicas=scaling.most, target_ongoing_requests=scaling.target or at_once
+                min_replicas=scaling.least,
+                max_replicas=scaling.most,
+                target_ongoing_requests=scaling.target or at_once,
+                upscale_delay_s=scaling.upscale_delay,
+                metrics_interval_s=min(10.0, max(1.0, scaling.upscale_delay / 3)),
+                look_back_period_s=min(30.0, max(2.0, scaling.upscale_delay)),
             )
         }
         if scaling.autoscales
@@ -177,7 +187,7 @@ def bind(sources: Sequence[str], models: ModelOptions, options: ServerOptions, s
 
 
 class AppArgs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Arguments of `app`, named as the options of `deploydcn serve`. models: a list, or one text with commas."""
+    """Arguments of `build`, named as the options of `deploydcn serve`. models: a list, or one text with commas."""
 
     models: list[str]
     max_batch: int = 8
@@ -200,10 +210,11 @@ class AppArgs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     num_gpus: float = 0.0
     ongoing: int | None = None
     target_ongoing: float | None = None
+    upscale_delay: float = 30.0
 
 
-def app(args: Mapping[str, Any]) -> serve.Application:
-    """What Ray imports: builds the application of `AppArgs`.
+def build(args: Mapping[str, Any]) -> serve.Application:
+    """What Ray imports and calls: the application of `AppArgs`, whose values may be texts.
 
     Raises:
         InvalidArgument: an argument that is missing, unknown or unusable.
@@ -213,16 +224,16 @@ def app(args: Mapping[str, Any]) -> serve.Application:
     try:
         given = msgspec.convert(texts, AppArgs, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidArgument(f"the arguments of the application: {error}; as in models=/models/detector.onnx max_batch=8") from error
+        raise InvalidArgument(f"application arguments: {error}; wanted, for example, models=/models/detector.onnx max_batch=8") from error
     return bind(
         given.models,
         ModelOptions(
             BatchLimits(given.max_batch, given.delay_ms / 1e3, given.queue),
-            given.instances,
-            given.threads,
-            given.bfloat16,
-            given.engine_runtime,
-            given.self_check,
+            instances=given.instances,
+            threads=given.threads,
+            bfloat16=given.bfloat16,
+            engine_runtime=given.engine_runtime,
+            self_check=given.self_check,
         ),
         ServerOptions(
             token=read_token(None if given.token_file is None else Path(given.token_file)),
@@ -232,12 +243,25 @@ def app(args: Mapping[str, Any]) -> serve.Application:
             access_log=given.access_log,
         ),
         Scaling(
-            given.replicas,
-            given.min_replicas,
-            given.max_replicas,
-            given.num_cpus,
-            given.num_gpus,
-            given.ongoing,
-            given.target_ongoing,
+            replicas=given.replicas,
+            min_replicas=given.min_replicas,
+            max_replicas=given.max_replicas,
+            num_cpus=given.num_cpus,
+            num_gpus=given.num_gpus,
+            ongoing=given.ongoing,
+            target=given.target_ongoing,
+            upscale_delay=given.upscale_delay,
         ),
     )
+
+
+def __getattr__(name: str) -> serve.Application:
+    """`app`: the application whose arguments are in the environment, for what takes no arguments, such as `serve build`."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    words = shlex.split(os.environ.get(ARGUMENTS_VARIABLE, ""))
+    if not words:
+        raise InvalidArgument(f"{ARGUMENTS_VARIABLE} is not set; wanted arguments as in 'models=/models/detector.onnx max_batch=8'")
+    if wrong := [word for word in words if "=" not in word]:
+        raise InvalidArgument(f"{ARGUMENTS_VARIABLE}: {wrong[0]!r} is no NAME=VALUE")
+    return build(dict(word.split("=", 1) for word in words))
