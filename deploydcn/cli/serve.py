@@ -109,7 +109,7 @@ def command(
 
         scaling = Scaling(replicas, min_replicas, max_replicas, num_cpus, num_gpus, ongoing, target_ongoing, upscale_delay)
         cluster = Cluster(ray_address, high_throughput)
-        serve_on_ray(models, model_options, options, scaling, cluster, started=lambda: _announce_ray(options, scaling))
+        serve_on_ray(models, model_options, options, scaling, cluster, started=lambda bound: _announce_ray(bound, scaling))
         return
     from deploydcn.serving.server import serve
 

@@ -81,28 +81,19 @@ class Replica:
 
     async def answer(self, name: str, request: bytes, context: Any) -> Any:
         """The response message of a gRPC call whose request Ray's proxy left as bytes."""
-        handler, context = self._handlers[name], _Context(context)
-        return await handler.unary_unary(await self._read(handler, request, context), context)
+        context = _Context(context, self._service.options.max_body)
+        return await self._handlers[name].unary_unary(await context.checked(request), context)
 
     async def stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
         """The response messages of ModelStreamInfer."""
-        handler, context = self._handlers[STREAM], _Context(context)
+        context = _Context(context, self._service.options.max_body)
 
-        async def read() -> AsyncIterator[Any]:
+        async def read() -> AsyncIterator[bytes]:
             async for request in requests:
-                yield await self._read(handler, request, context)
+                yield await context.checked(request)
 
-        async for response in handler.stream_stream(read(), context):
+        async for response in self._handlers[STREAM].stream_stream(read(), context):
             yield response
-
-    async def _read(self, handler: grpc.RpcMethodHandler, request: bytes, context: _Context) -> Any:
-        limit = self._service.options.max_body
-        if len(request) > limit:
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the message is larger than this server takes: {limit} bytes")
-        try:
-            return handler.request_deserializer(request)
-        except Exception:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message cannot be read")
 
 
 def _picklable(app: App) -> App:
@@ -120,14 +111,20 @@ def _picklable(app: App) -> App:
 class _Context:
     """Ray's stand-in for the context of a gRPC call, with what our handlers need of a real one."""
 
-    def __init__(self, context: Any) -> None:
-        self._context = context
+    def __init__(self, context: Any, limit: int) -> None:
+        self._context, self._limit = context, limit
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
 
     def time_remaining(self) -> None:
         """Not known here: the proxy cancels what its client no longer waits for."""
+
+    async def checked(self, request: bytes) -> bytes:
+        """The request, if it is within the limit: Ray's proxy has none that can be set."""
+        if len(request) > self._limit:
+            await self.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"the message is larger than this server takes: {self._limit} bytes")
+        return request
 
     async def abort(self, code: grpc.StatusCode, details: str) -> None:
         self._context.set_code(code)

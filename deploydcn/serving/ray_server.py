@@ -11,7 +11,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +54,16 @@ def serve_on_ray(
     scaling: Scaling,
     cluster: Cluster,
     *,
-    started: Callable[[], None] | None = None,
+    started: Callable[[ServerOptions], None] | None = None,
 ) -> None:
-    """Run the application until SIGTERM or SIGINT, then let the replicas finish what they have. started: called once it answers.
+    """Run the application until SIGTERM or SIGINT, then let the replicas finish what they have. started: called once it answers, with
+    the ports that were free where 0 was asked for.
 
     Raises:
         UserError: the models cannot be found or loaded, Ray cannot be started or found, or a port is taken.
     """
     _check(options)
+    options = replace(options, http=options.http or _free_port(), grpc=_free_port() if options.grpc == 0 else options.grpc)
     sources = [_absolute(source) for source in sources]
     if cluster.address is None:
         Repository(sources, models)  # what is wrong with the names is said before Ray is started
@@ -80,7 +82,7 @@ def serve_on_ray(
         except RuntimeError as error:
             raise RuntimeFailure(f"the replicas do not start: {error}") from error
         if started is not None:
-            started()
+            started(options)
         stop.wait()
         logging.getLogger("deploydcn.serving").info("draining, for at most %g s", options.drain)
         serve.delete(APPLICATION)
@@ -91,9 +93,6 @@ def serve_on_ray(
 def _check(options: ServerOptions) -> None:
     if options.http is None:
         raise InvalidArgument("Ray Serve always answers HTTP; leave --no-http out")
-    for name, port in (("--http", options.http), ("--grpc", options.grpc)):
-        if port == 0:
-            raise InvalidArgument(f"{name} is 0, and Ray takes no free port by itself; name one")
     if options.grpc is not None and is_loopback(options.host):
         raise InvalidArgument(
             f"Ray's gRPC proxy listens on every address of the machine, not only on {options.host}; say --host 0.0.0.0 if that is "
@@ -151,7 +150,7 @@ def _connected(cluster: Cluster, scaling: Scaling) -> Iterator[None]:
             ray.init(num_cpus=cpus, include_dashboard=False, logging_level=logging.WARNING)
         else:
             ray.init(address=cluster.address, logging_level=logging.WARNING)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises that very class where a process of its own is late
         raise RuntimeFailure(f"Ray {'is not there' if cluster.address else 'does not start'}: {error}") from error
     try:
         yield
