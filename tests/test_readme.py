@@ -75,6 +75,7 @@ def running(command: str, folder: Path, environment: dict[str, str]) -> Iterator
 @pytest.mark.backend("ort")
 @pytest.mark.backend("ultralytics")
 @pytest.mark.backend("tritonclient")
+@pytest.mark.backend("ray")
 def test_every_command(checkout: Path) -> None:
     bin_folder = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}
