@@ -8,12 +8,13 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from deploydcn._lazy import lazy_import
 from deploydcn.errors import InvalidArgument, RuntimeFailure
@@ -21,6 +22,7 @@ from deploydcn.serving.options import ModelOptions, Scaling, ServerOptions, is_l
 from deploydcn.serving.repository import Repository
 
 APPLICATION = "deploydcn"
+STOP = (signal.SIGTERM, signal.SIGINT)
 PROXY = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deploydcn.serving.ray_proxy:middlewares"}
 """What the environment of a cluster's Ray must hold for requests to outlive the replica that had them."""
 
@@ -62,11 +64,12 @@ def serve_on_ray(
     Raises:
         UserError: the models cannot be found or loaded, Ray cannot be started or found, or a port is taken.
     """
-    _check(options)
-    options = replace(options, http=options.http or _free_port(), grpc=_free_port() if options.grpc == 0 else options.grpc)
+    _check(options, cluster)
     sources = [_absolute(source) for source in sources]
-    if cluster.address is None:
-        Repository(sources, models)  # what is wrong with the names is said before Ray is started
+    if cluster.address is None:  # what is wrong is said before Ray is started
+        Repository(sources, models)
+        grpc = None if options.grpc is None else _free_port(options.host, options.grpc)
+        options = replace(options, http=_free_port(options.host, options.http or 0), grpc=grpc)
     with contextlib.ExitStack() as stack:
         if cluster.address is None:
             stack.enter_context(_environment(options, cluster))
@@ -75,24 +78,31 @@ def serve_on_ray(
 
         application = bind(sources, models, options, scaling)
         stack.enter_context(_connected(cluster, scaling))
-        stop = _stop_on_signals()
-        _start_proxies(options)
+        for number in STOP:
+            signal.signal(number, _leave)
+        _start_proxies(options, cluster)
+        stop = threading.Event()
         try:
             serve.run(application, name=APPLICATION, route_prefix="/")
+            for number in STOP:
+                signal.signal(number, lambda *_: stop.set())
+            if started is not None:
+                started(options)
+            stop.wait()
+            logging.getLogger("deploydcn.serving").info("draining, for at most %g s", options.drain)
         except RuntimeError as error:
             raise RuntimeFailure(f"the replicas do not start: {error}") from error
-        if started is not None:
-            started(options)
-        stop.wait()
-        logging.getLogger("deploydcn.serving").info("draining, for at most %g s", options.drain)
-        serve.delete(APPLICATION)
-        if cluster.address is None:
-            serve.shutdown()
+        finally:
+            serve.delete(APPLICATION)
+            if cluster.address is None:
+                serve.shutdown()
 
 
-def _check(options: ServerOptions) -> None:
+def _check(options: ServerOptions, cluster: Cluster) -> None:
     if options.http is None:
         raise InvalidArgument("Ray Serve always answers HTTP; leave --no-http out")
+    if cluster.address is not None and 0 in (options.http, options.grpc):
+        raise InvalidArgument("a free port, 0, is found for a Ray that is started here; name one for a cluster")
     if options.grpc is not None and is_loopback(options.host):
         raise InvalidArgument(
             f"Ray's gRPC proxy listens on every address of the machine, not only on {options.host}; say --host 0.0.0.0 if that is "
@@ -135,11 +145,21 @@ def _environment(options: ServerOptions, cluster: Cluster) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+def _free_port(host: str = "127.0.0.1", port: int = 0) -> int:
+    """The port if it is free, or one that is. Ray itself would try a taken one for ever.
+
+    Raises:
+        RuntimeFailure: the address or port cannot be had.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            free: int = probe.getsockname()[1]
+    except OSError as error:
+        raise RuntimeFailure(f"cannot listen on {host}:{port}: {error.strerror}; choose another port") from error
+    return free
 
 
 @contextlib.contextmanager
@@ -150,7 +170,7 @@ def _connected(cluster: Cluster, scaling: Scaling) -> Iterator[None]:
         if cluster.address is None:
             # Processors are what replicas are placed by, not what they may use: one machine runs as many as it is told to.
             cpus = max(os.cpu_count() or 1, round(scaling.most * scaling.num_cpus + 0.5))
-            ray.init(num_cpus=cpus, include_dashboard=False, logging_level=logging.WARNING)
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.WARNING)
         else:
             ray.init(address=cluster.address, logging_level=logging.WARNING)
     except Exception as error:  # Ray raises that very class where a process of its own is late
@@ -161,16 +181,14 @@ def _connected(cluster: Cluster, scaling: Scaling) -> Iterator[None]:
         ray.shutdown()
 
 
-def _stop_on_signals() -> threading.Event:
-    """Set by SIGTERM and SIGINT. Ray has set handlers of its own, which end the process at once."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
+def _leave(number: int, frame: Any) -> NoReturn:
+    """A signal while the replicas start. Ray's own handler would abort the process and leave others behind."""
+    sys.exit(128 + number)
 
 
-def _start_proxies(options: ServerOptions) -> None:
+def _start_proxies(options: ServerOptions, cluster: Cluster) -> None:
     from ray import serve
+    from ray.serve.context import _get_global_client
 
     grpc: dict[str, Any] | None = None
     if options.grpc is not None:
@@ -185,3 +203,11 @@ def _start_proxies(options: ServerOptions) -> None:
         serve.start(http_options=http, grpc_options=grpc, logging_config={"enable_access_log": False, "log_level": "WARNING"})
     except RuntimeError as error:
         raise RuntimeFailure(f"cannot listen on {options.host}:{options.http} for HTTP; choose another port: {error}") from error
+    client = _get_global_client()
+    assert client is not None
+    there = client.http_config
+    if cluster.address is not None and (there.host, there.port) != (options.host, options.http):
+        raise RuntimeFailure(
+            f"this cluster's Serve was started before, on {there.host}:{there.port}; give --host {there.host} --http {there.port}, "
+            "or end it with 'serve shutdown'"
+        )
