@@ -27,12 +27,12 @@ from ray.serve.config import AutoscalingConfig, BackpressureConfig
 from deploydcn.errors import InvalidArgument, RuntimeFailure
 from deploydcn.serving.batcher import BatchLimits
 from deploydcn.serving.grpc_service import STREAM, UNARY, method_handlers
-from deploydcn.serving.http_app import HttpApp
 from deploydcn.serving.http_body import Receive
 from deploydcn.serving.options import ModelOptions, Scaling, ServerOptions, read_token
 from deploydcn.serving.ray_proxy import App, Message, Send
 from deploydcn.serving.refusal import Refusal
 from deploydcn.serving.repository import Repository
+from deploydcn.serving.server import create_app
 from deploydcn.serving.service import Service
 
 ARGUMENTS_VARIABLE = "DEPLOYDCN_RAY_APP"
@@ -67,7 +67,7 @@ class Replica:
         await self._service.repository.load_all()
 
     def __serve_build_asgi_app__(self) -> App:
-        return _picklable(HttpApp(self._service))
+        return _picklable(create_app(self._service))
 
     async def check_health(self) -> None:
         """Asked by Ray; a replica that raises is replaced."""
@@ -193,13 +193,13 @@ class AppArgs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     instances: int = 1
     threads: int | None = None
     bfloat16: bool = False
-    engine_runtime: str = "tensorrt"
     self_check: bool = True
     timeout: float = 30.0
     max_body_mb: float = 64.0
     drain: float = 30.0
     token_file: str | None = None
     access_log: bool = False
+    page: bool = True
     replicas: int = 1
     min_replicas: int | None = None
     max_replicas: int | None = None
@@ -229,7 +229,6 @@ def build(args: Mapping[str, Any]) -> serve.Application:
             instances=given.instances,
             threads=given.threads,
             bfloat16=given.bfloat16,
-            engine_runtime=given.engine_runtime,
             self_check=given.self_check,
         ),
         ServerOptions(
@@ -238,6 +237,7 @@ def build(args: Mapping[str, Any]) -> serve.Application:
             max_body=round(given.max_body_mb * 2**20),
             drain=given.drain,
             access_log=given.access_log,
+            page=given.page,
         ),
         Scaling(
             replicas=given.replicas,

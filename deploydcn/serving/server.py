@@ -59,9 +59,7 @@ class Server:
             if self.options.grpc is not None:
                 self._listeners["grpc"] = await listen_grpc(self.service)
             if self.options.http is not None:
-                pages = page_routes(self.service) if self.options.page else []
-                app = HttpApp(self.service, pages, OPEN_PATHS if pages else frozenset())
-                self._listeners["http"] = await listen_http(app, self.options)
+                self._listeners["http"] = await listen_http(create_app(self.service), self.options)
             if started is not None:
                 started(self)
             await self._stop.wait()
@@ -81,6 +79,12 @@ class Server:
                 await self.service.repository.reload_changed()
             except Exception:
                 log.exception("the model files cannot be looked at")
+
+
+def create_app(service: Service) -> HttpApp:
+    """What answers HTTP, with the page if the options have it."""
+    pages = page_routes(service) if service.options.page else []
+    return HttpApp(service, pages, OPEN_PATHS if pages else frozenset())
 
 
 def serve(
