@@ -11,6 +11,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,9 @@ from deploydcn.serving.options import ModelOptions, Scaling, ServerOptions, is_l
 from deploydcn.serving.repository import Repository
 
 APPLICATION = "deploydcn"
+LINGER = 1.0
+"""Seconds for which the proxies stay after the last replica: its answers are on their way through them."""
+
 STOP = (signal.SIGTERM, signal.SIGINT)
 PROXY = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deploydcn.serving.ray_proxy:middlewares"}
 """What the environment of a cluster's Ray must hold for requests to outlive the replica that had them."""
@@ -93,8 +97,9 @@ def serve_on_ray(
         except RuntimeError as error:
             raise RuntimeFailure(f"the replicas do not start: {error}") from error
         finally:
-            serve.delete(APPLICATION)
+            serve.delete(APPLICATION)  # when the replicas have answered what they had
             if cluster.address is None:
+                time.sleep(LINGER)
                 serve.shutdown()
 
 
