@@ -175,6 +175,7 @@ def bind(sources: Sequence[str], models: ModelOptions, options: ServerOptions, s
         backpressure_config=BackpressureConfig(retry_after_s=1),
         graceful_shutdown_timeout_s=options.drain,
         graceful_shutdown_wait_loop_s=0.2,
+        health_check_period_s=2.0,  # a replica that died is replaced that much sooner
         logging_config={"enable_access_log": False},  # --access-log is ours
         max_constructor_retry_count=1,  # a model that cannot be loaded will not load the next time
         **settings,
