@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,12 @@ def pytest_deploydcn_backends() -> dict[str, Callable[[], str]]:
         "tritonserver": server.missing,
         "chromium": lambda: "" if find_chromium() else f"none of {', '.join(NAMES)} is on PATH",
     }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """yapf, which mmcv imports, writes a cache when it is first imported: two workers at once would read it half-written."""
+    if not hasattr(config, "workerinput") and importlib.util.find_spec("yapf"):
+        importlib.import_module("yapf")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
