@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deploydcn.errors import UserError
+from deploydcn.errors import RuntimeFailure, UserError
 from deploydcn.serving.refusal import Refusal
 from deploydcn.serving.statistics import Statistics
 
@@ -33,7 +34,7 @@ class BatchLimits:
     queue: int = 256
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting:
     """A request in the queue. size: along the batch axis; 1 where there is none."""
 
@@ -46,7 +47,7 @@ class _Waiting:
 
 @dataclass(frozen=True, slots=True)
 class _Ran:
-    """What a run gave each of its requests, and nanoseconds of joining, running and splitting."""
+    """What a run gave each of its requests, in their order, and nanoseconds of joining, running and splitting."""
 
     results: list[Arrays | Exception]
     phases: tuple[int, int, int]
@@ -56,10 +57,13 @@ class Batcher:
     """Runs requests on `runners` threads. All methods but the threads' work belong to the event loop's thread.
 
     run: the model; called by several threads at once if `runners` is above 1.
+
+    joins: whether requests may run together at all; may be set from any thread.
     """
 
     def __init__(self, run: Run, limits: BatchLimits, statistics: Statistics, *, runners: int = 1) -> None:
         self._run, self._limits, self._statistics = run, limits, statistics
+        self.joins = limits.size > 0
         self._waiting: collections.deque[_Waiting] = collections.deque()
         self._threads = ThreadPoolExecutor(runners, thread_name_prefix="deploydcn-run")
         self._free = runners
@@ -87,7 +91,8 @@ class Batcher:
         shape = tuple(array.shape[1:] for array in inputs.values()) if self._limits.size else ()
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Arrays] = loop.create_future()
-        self._waiting.append(_Waiting(inputs, size, shape, done, since))
+        item = _Waiting(inputs, size, shape, done, since)
+        self._waiting.append(item)
         self._idle.clear()
         expiry = loop.call_later(timeout, _expire, done, timeout)
         self._start()
@@ -96,6 +101,9 @@ class Batcher:
         except BaseException:
             done.cancel()  # where the client has left
             statistics.failed(time.perf_counter_ns() - since)
+            if item in self._waiting:  # its time is over, or its client left: others can have its place
+                self._waiting.remove(item)
+                self._start()
             raise
         finally:
             expiry.cancel()
@@ -125,11 +133,11 @@ class Batcher:
             waiting.popleft()  # expired, or its client left
         if not waiting:
             return []
-        if limits.delay and limits.size and self._must_wait():
+        if limits.delay and self.joins and self._must_wait():
             return []
         batch = [waiting.popleft()]
         size = batch[0].size
-        while waiting and limits.size:
+        while waiting and self.joins:
             following = waiting[0]
             if following.done.done():
                 waiting.popleft()
@@ -153,45 +161,50 @@ class Batcher:
         self._timer = None
         self._start()
 
-    def _work(self, batch: list[Arrays]) -> _Ran:
+    def _work(self, batch: list[Arrays]) -> list[_Ran]:
         """On a thread: join, run, split. Where a batch fails, each of its requests runs by itself: one cannot spoil the others."""
         begin = time.perf_counter_ns()
-        inputs = batch[0] if len(batch) == 1 else {name: np.concatenate([item[name] for item in batch]) for name in batch[0]}
-        joined = time.perf_counter_ns()
         try:
+            inputs = batch[0] if len(batch) == 1 else {name: np.concatenate([item[name] for item in batch]) for name in batch[0]}
+            joined = time.perf_counter_ns()
             outputs = self._run(inputs)
+            ran = time.perf_counter_ns()
+            results: list[Arrays | Exception] = (
+                [outputs] if len(batch) == 1 else _split(outputs, [next(iter(item.values())).shape[0] for item in batch])
+            )
         except Exception as error:
-            results: list[Arrays | Exception] = [error] if len(batch) == 1 else [self._alone(item) for item in batch]
-            return _Ran(results, (joined - begin, time.perf_counter_ns() - joined, 0))
-        ran = time.perf_counter_ns()
-        results = [outputs] if len(batch) == 1 else _split(outputs, [next(iter(item.values())).shape[0] for item in batch])
-        return _Ran(results, (joined - begin, ran - joined, time.perf_counter_ns() - ran))
+            return [_Ran([error], (0, 0, 0))] if len(batch) == 1 else [ran for item in batch for ran in self._work([item])]
+        return [_Ran(results, (joined - begin, ran - joined, time.perf_counter_ns() - ran))]
 
-    def _alone(self, inputs: Arrays) -> Arrays | Exception:
-        try:
-            return self._run(inputs)
-        except Exception as error:
-            return error
-
-    def _finish(self, future: asyncio.Future[_Ran], batch: list[_Waiting], started: int) -> None:
+    def _finish(self, future: asyncio.Future[list[_Ran]], batch: list[_Waiting], started: int) -> None:
         self._free += 1
         self._running -= 1
-        ran = future.result()
-        waits = [started - item.since for item in batch]
-        self._statistics.ran(waits, sum(item.size for item in batch), ran.phases)
-        for item, result in zip(batch, ran.results, strict=True):
-            if item.done.done():
-                continue
-            if isinstance(result, Exception):
-                item.done.set_exception(_as_refusal(result))
-            else:
-                item.done.set_result(result)
+        following = iter(batch)
+        for ran in future.result():
+            items = list(itertools.islice(following, len(ran.results)))
+            if not isinstance(ran.results[0], Exception):
+                self._statistics.ran([started - item.since for item in items], sum(item.size for item in items), ran.phases)
+            for item, result in zip(items, ran.results, strict=True):
+                if item.done.done():
+                    continue
+                if isinstance(result, Exception):
+                    item.done.set_exception(_as_refusal(result))
+                else:
+                    item.done.set_result(result)
         self._start()
 
 
 def _split(outputs: Arrays, sizes: list[int]) -> list[Arrays | Exception]:
-    ends = np.cumsum(sizes)
-    return [{name: array[end - size : end] for name, array in outputs.items()} for size, end in zip(sizes, ends.tolist(), strict=True)]
+    """The rows of each request.
+
+    Raises:
+        RuntimeFailure: an output has other than a row for each of the inputs'.
+    """
+    ends = np.cumsum(sizes).tolist()
+    for name, array in outputs.items():
+        if array.shape[:1] != (ends[-1],):
+            raise RuntimeFailure(f"output {name!r} has shape {list(array.shape)} for a batch of {ends[-1]}")
+    return [{name: array[end - size : end] for name, array in outputs.items()} for size, end in zip(sizes, ends, strict=True)]
 
 
 def _expire(done: asyncio.Future[Arrays], timeout: float) -> None:

@@ -75,6 +75,8 @@ class ServedModel:
         self.max_batch = _largest_batch(self._runner, self._known, options.batch.size)
         self.statistics = Statistics()
         self._batcher = Batcher(self._run, replace(options.batch, size=self.max_batch), self.statistics, runners=options.instances)
+        self._untried = self.max_batch > 0 and self._known is None
+        self._batcher.joins = self.max_batch > 0 and not self._untried
 
     @property
     def queued(self) -> int:
@@ -141,12 +143,21 @@ class ServedModel:
     def _run(self, inputs: Arrays) -> Arrays:
         """On a runner's thread."""
         try:
-            return self._runner.run(inputs)
+            outputs = self._runner.run(inputs)
         except UserError as error:
             # Whose fault it is: a model that still runs on inputs known to work was given others that it cannot take.
             if self._known is None or _runs(self._runner, self._known):
                 raise Refusal(f"model {self.name!r} does not run on these inputs: {error}") from error
             raise
+        if self._untried:
+            self._try_batch(inputs)
+        return outputs
+
+    def _try_batch(self, inputs: Arrays) -> None:
+        """The first request tells the sizes that the file leaves open; its values may be zeros or all the same, so others are made up."""
+        self._untried = False
+        known = random_inputs(self.inputs, {name: (1, *array.shape[1:]) for name, array in inputs.items()})
+        self._batcher.joins = _rows_are_apart(self._runner, known)
 
 
 def is_model_file(path: Path) -> bool:
@@ -200,8 +211,8 @@ def _likely_shape(runner: Runner, info: TensorInfo) -> tuple[int, ...] | None:
 def _largest_batch(runner: Runner, known: Mapping[str, np.ndarray] | None, wanted: int) -> int:
     """`wanted` if the rows of a batch do not touch each other, else 0.
 
-    The signature must leave the first size of all tensors open, under one name; where there are inputs to run, a batch of
-    two must compute what each of its rows does alone.
+    The signature must leave the first size of all tensors open, under one name; where there are inputs to run, they must pass
+    `_rows_are_apart`.
     """
     infos = (*runner.inputs, *runner.outputs)
     first = {info.shape[0] if info.shape else 0 for info in infos}
@@ -210,22 +221,27 @@ def _largest_batch(runner: Runner, known: Mapping[str, np.ndarray] | None, wante
         wanted = min(wanted, max(built_for, default=0))
     if wanted < 2 or len(first) != 1 or isinstance(first.pop(), int):
         return 0
-    if known is None:
-        return wanted
-    rows = [{name: np.roll(array[:1], shift, -1) for name, array in known.items()} for shift in (0, 1)]
+    return wanted if known is None or _rows_are_apart(runner, known) else 0
+
+
+def _rows_are_apart(runner: Runner, known: Arrays) -> bool:
+    """Whether a batch of two different rows computes what each does alone. The second row is the first one moved along and, where it is no
+    integers, halved: sums and means over a batch would be the same for rows that are only moved."""
+    rows = [{name: array[:1] for name, array in known.items()}]
+    rows.append({name: np.roll(row, 1, -1) * row.dtype.type(0.5 if row.dtype.kind == "f" else 1) for name, row in rows[0].items()})
     try:
         both = runner.run({name: np.concatenate([row[name] for row in rows]) for name in known})
         alone = [runner.run(row) for row in rows]
     except UserError as error:
         log.warning("%s does not run on a batch of two, so requests run one by one: %s", runner.name, error)
-        return 0
+        return False
     dtype = next((info.dtype for info in runner.outputs if info.dtype.startswith("float")), "float32")
     for name, array in both.items():
         expected = [row[name] for row in alone]
         if array.shape != (2, *expected[0].shape[1:]) or not _same(np.concatenate(expected), array, default_tolerance(dtype).relative):
             log.warning("%s: rows of a batch change output %r, so requests run one by one", runner.name, name)
-            return 0
-    return wanted
+            return False
+    return True
 
 
 def _same(expected: np.ndarray, got: np.ndarray, tolerance: float) -> bool:

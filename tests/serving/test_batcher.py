@@ -111,6 +111,26 @@ def test_a_request_that_fails_does_not_spoil_its_batch() -> None:
     assert isinstance(results[2], Refusal)
     assert (results[2].status, str(results[2])) == (500, "thirteen")
     assert (statistics.success.count, statistics.fail.count) == (3, 1)
+    # as Triton counts: what failed is neither an inference nor an execution
+    assert (statistics.executions, statistics.inferences, statistics.queue.count, statistics.batches.keys()) == (3, 3, 3, {1})
+
+
+def test_outputs_without_a_row_for_each_row_are_not_split() -> None:
+    """A file may say that its outputs have the batch's size where they have as many rows as it found."""
+    gate = threading.Event()
+
+    def model(inputs: Arrays) -> Arrays:
+        gate.wait(10)
+        return {"y": inputs["x"][inputs["x"] > 0]}
+
+    async def test() -> list[Any]:
+        batcher = Batcher(model, BatchLimits(size=8), Statistics())
+        tasks = [asyncio.ensure_future(batcher.infer(request, 10)) for request in (rows(1), rows(2), rows(-3), rows(4, 5))]
+        await asyncio.sleep(0)
+        gate.set()
+        return await asyncio.gather(*tasks)
+
+    assert [result["y"].tolist() for result in run(test)] == [[1], [2], [], [4, 5]]
 
 
 def test_a_full_queue_refuses_with_503() -> None:
@@ -159,6 +179,43 @@ def test_who_leaves_is_not_run() -> None:
 
     run(test)
     assert model.runs == [[0], [2]]
+
+
+@pytest.mark.parametrize("how", ["too late", "left"])
+def test_who_is_gone_leaves_a_place_in_the_queue(how: str) -> None:
+    model, statistics = Model(open=False), Statistics()
+
+    async def test() -> None:
+        batcher = Batcher(model, BatchLimits(size=1, queue=2), statistics)
+        first = asyncio.ensure_future(batcher.infer(rows(0), 10))
+        await asyncio.sleep(0)
+        gone = [asyncio.ensure_future(batcher.infer(rows(value), 0.01 if how == "too late" else 10)) for value in (1, 2)]
+        await asyncio.sleep(0)
+        assert batcher.depth == 2
+        if how == "left":
+            for task in gone:
+                task.cancel()
+        await asyncio.wait(gone)
+        assert batcher.depth == 0
+        last = asyncio.ensure_future(batcher.infer(rows(3), 10))
+        await asyncio.sleep(0)
+        model.gate.set()
+        await asyncio.gather(first, last)
+        await batcher.drain()
+
+    run(test)
+    assert model.runs == [[0], [3]]
+    assert (statistics.success.count, statistics.fail.count, statistics.rejected) == (2, 2, 0)
+
+
+def test_draining_does_not_wait_for_who_is_gone() -> None:
+    async def test() -> None:
+        batcher = Batcher(Model(), BatchLimits(size=8, delay=30.0), Statistics())
+        with pytest.raises(Refusal, match="not answered"):
+            await batcher.infer(rows(0), 0.01)
+        await batcher.drain()
+
+    run(test)  # within its limit, which is less than the delay
 
 
 def test_a_delay_gathers_a_batch_for_a_free_runner() -> None:

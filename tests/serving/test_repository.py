@@ -258,6 +258,13 @@ def softmax_over_rows(path: Path) -> Path:
     return write_model(path, [helper.make_node("Softmax", ["x"], ["y"], axis=0)], {"x": shape}, {"y": shape})
 
 
+def minus_mean(path: Path, columns: Any = 4) -> Path:
+    """Rows of the same values in another order have the same mean, alone and together."""
+    nodes = [helper.make_node("ReduceMean", ["x"], ["m"]), helper.make_node("Sub", ["x", "m"], ["y"])]
+    shape = (TensorProto.FLOAT, ["n", columns])
+    return write_model(path, nodes, {"x": shape}, {"y": shape})
+
+
 def fixed_reshape(path: Path) -> Path:
     """Says that its batch is open, and is not."""
     shape = helper.make_node("Constant", [], ["s"], value=helper.make_tensor("s", TensorProto.INT64, [2], [1, 4]))
@@ -274,14 +281,42 @@ def fixed_reshape(path: Path) -> Path:
         (lambda path: relu(path, ["n", 4], ["m", 4]), 0),
         (lambda path: relu(path, []), 0),
         (softmax_over_rows, 0),
+        (minus_mean, 0),
         (fixed_reshape, 0),
     ],
-    ids=["open batch", "open sizes", "fixed batch", "two names", "scalar", "rows that touch each other", "batch in name only"],
+    ids=[
+        "open batch",
+        "open sizes",
+        "fixed batch",
+        "two names",
+        "scalar",
+        "rows that touch each other",
+        "mean of all",
+        "batch in name only",
+    ],
 )
 def test_only_rows_that_do_not_touch_each_other_are_batched(make: Callable[[Path], Path], batch: int, tmp_path: Path) -> None:
     model = ServedModel("m", 1, make(tmp_path / "m.onnx"), OPTIONS)
     assert model.max_batch == batch
     assert model.config()["max_batch_size"] == batch
+
+
+@pytest.mark.parametrize("apart", [True, False], ids=["rows apart", "rows that touch each other"])
+def test_open_sizes_are_batched_once_a_request_has_told_them_and_rows_are_apart(apart: bool, tmp_path: Path) -> None:
+    """The first request is zeros, of which nothing could be learned but their shape."""
+
+    async def test() -> None:
+        path = tmp_path / "m.onnx"
+        model = ServedModel("m", 1, relu(path, ["n", "c"]) if apart else minus_mean(path, "c"), OPTIONS)
+        await model.infer(InferRequest({"x": np.zeros((1, 4), np.float32)}), 10)
+        requests = [np.full((1, 4), value, np.float32) + np.arange(4, dtype=np.float32) for value in range(6)]
+        answers = await asyncio.gather(*(model.infer(InferRequest({"x": array}), 10) for array in requests))
+        for array, answer in zip(requests, answers, strict=True):
+            np.testing.assert_array_equal(answer["y"], array if apart else array - array.mean())
+        assert model.statistics.executions == (3 if apart else 7)
+        await model.close()
+
+    run(test)
 
 
 def test_a_request_larger_than_a_batch_is_refused(linear: Path) -> None:
