@@ -23,7 +23,7 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, *, limit: 
     announced = headers.get(b"content-length")
     if announced is not None and (not announced.isdigit() or int(announced[:20]) > limit):
         raise _too_large(limit)
-    encoding = headers.get(b"content-encoding", b"identity")
+    encoding = headers.get(b"content-encoding", b"identity").lower()
     if encoding not in (b"identity", *_WINDOW):
         raise Refusal(f"Content-Encoding is {encoding.decode('latin-1')}; wanted gzip, deflate or none", 415)
     task = asyncio.current_task()

@@ -36,16 +36,17 @@ class InferRequest:
             raise Refusal("sequences are not served: models keep no state between requests; leave the parameter sequence_id out")
 
     def timeout(self, limit: float) -> float:
-        """Seconds that the request may take: its parameter "timeout", which is in microseconds, or the server's limit if that is less.
+        """Seconds that the request may take: its parameter "timeout", which is in microseconds, or the server's limit
+        if that is less, or the parameter 0.
 
         Raises:
-            Refusal: the parameter is not a whole number above zero.
+            Refusal: the parameter is not a whole number of at most 64 bits.
         """
         asked = self.parameters.get("timeout")
-        if asked is None or asked == 0:
+        if asked is None:
             return limit
-        if isinstance(asked, str) and asked.isdecimal():
+        if isinstance(asked, str) and asked.isdecimal() and len(asked) < 20:
             asked = int(asked)  # tritonclient sends numbers, other clients text
-        if isinstance(asked, bool) or not isinstance(asked, int) or asked < 0:
-            raise Refusal(f"parameter timeout is {asked!r}; wanted microseconds, a whole number")
-        return min(limit, asked / 1e6)
+        if isinstance(asked, bool) or not isinstance(asked, int) or not 0 <= asked < 2**64:
+            raise Refusal(f"parameter timeout is {str(asked)[:40]!r}; wanted microseconds, a whole number")
+        return min(limit, asked / 1e6) if asked else limit

@@ -15,6 +15,7 @@ from deploydcn.serving import grpc_codec, http_codec
 from deploydcn.serving.datatypes import NAMES
 from deploydcn.serving.messages import COMPILED, MESSAGES, compiled
 from deploydcn.serving.refusal import Refusal
+from deploydcn.serving.request import InferRequest
 
 ARRAYS = st.sampled_from(sorted(NAMES)).flatmap(
     lambda dtype: hnp.arrays(np.dtype(dtype), hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5))
@@ -186,3 +187,14 @@ def test_sequences_are_refused() -> None:
 @pytest.mark.backend("grpc_tools")
 def test_the_compiled_messages_are_those_of_the_source() -> None:
     assert compiled() == COMPILED.read_bytes(), "run python -m deploydcn.serving.messages"
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [(None, 30), (0, 30), ("0", 30), (2_000_000, 2), ("2000000", 2), (2**64 - 1, 30)])
+def test_a_request_may_ask_for_less_time(asked: Any, seconds: float) -> None:
+    assert InferRequest({}, parameters={} if asked is None else {"timeout": asked}).timeout(30.0) == seconds
+
+
+@pytest.mark.parametrize("asked", [-1, 2**64, 1e6, True, "", "-1", "1.5", "²", "9" * 400, "9" * 5000], ids=lambda asked: str(asked)[:10])
+def test_times_that_are_none_are_refused(asked: Any) -> None:
+    with pytest.raises(Refusal, match=r"parameter timeout is .{1,50}; wanted microseconds"):
+        InferRequest({}, parameters={"timeout": asked}).timeout(30.0)

@@ -108,6 +108,8 @@ MALFORMED = {
     "huge number": (infer(JSON_BODY.replace(b"[0,", b"[1" + b"0" * 5000 + b",")), {400}),
     "parameters of other kinds": (infer(JSON_BODY[:-1] + b', "parameters": {"timeout": [1]}}'), {400}),
     "bad timeout": (infer(JSON_BODY[:-1] + b', "parameters": {"timeout": -5}}'), {400}),
+    "time of 400 digits": (infer(JSON_BODY[:-1] + b', "parameters": {"timeout": "%s"}}' % (b"9" * 400)), {400}),
+    "encoding in capitals": (infer(zlib.compress(JSON_BODY), "Content-Encoding: DEFLATE"), {200}),
     "gzip that is none": (infer(JSON_BODY, "Content-Encoding: gzip"), {400}),
     "cut gzip": (infer(zlib.compress(JSON_BODY)[:-3], "Content-Encoding: deflate"), {400}),
     "gzip bomb": (infer(BOMB, "Content-Encoding: deflate"), {413}),
