@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,6 +87,8 @@ def command(
     _refuse(given, NOT_WITH_RAY if ray else ONLY_WITH_RAY, "does not go with --ray" if ray else "is for --ray only")
     if (tls_cert is None) != (tls_key is None) or (tls_client_ca is not None and tls_cert is None):
         raise InvalidArgument("TLS needs --tls-cert and --tls-key, and --tls-client-ca only with them")
+    if not 0 < max_body_mb < math.inf:
+        raise InvalidArgument(f"--max-body-mb is {max_body_mb:g}; wanted megabytes above 0")
     options = ServerOptions(
         host=host,
         http=None if no_http else http,
@@ -130,14 +133,17 @@ def _announce_ray(options: ServerOptions, scaling: Scaling) -> None:
 
 
 def _announce(server: Server) -> None:
+    from deploydcn.serving.options import url_host
+
     options = server.options
+    host = url_host(options.host)
     scheme = "http" if options.tls is None else "https"
     for model in server.service.repository.loaded():
         batch = f"batches of up to {model.max_batch}" if model.max_batch else "one by one"
         console.print(f"{model.name} version {model.version}: {model.path}, {batch}", soft_wrap=True)
     if server.http_port is not None:
-        console.print(f"HTTP {scheme}://{options.host}:{server.http_port}", soft_wrap=True)
+        console.print(f"HTTP {scheme}://{host}:{server.http_port}", soft_wrap=True)
         if options.page:
             console.print("its page for browsers is /")
     if server.grpc_port is not None:
-        console.print(f"gRPC {options.host}:{server.grpc_port}", soft_wrap=True)
+        console.print(f"gRPC {host}:{server.grpc_port}", soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -73,16 +74,26 @@ def _guarded(service: Service, name: str, method: Method, message: Any) -> Metho
             if refusal.retry_after is not None:
                 context.set_trailing_metadata((("retry-after", str(refusal.retry_after)),))
             await context.abort(CODES.get(status, grpc.StatusCode.FAILED_PRECONDITION), str(refusal))
+        except asyncio.CancelledError:
+            status = 499  # the client left, or its deadline passed
+            raise
         except Exception as error:
             if isinstance(error, grpc.aio.AbortError):
                 raise
-            status = 500
-            log.exception("%s failed", name)
-            await context.abort(grpc.StatusCode.INTERNAL, "a bug in the server; its log says more")
+            status, text = _told(error, name)
+            await context.abort(CODES[status], text)
         finally:
             service.log("grpc", context.peer(), name, status, time.perf_counter() - begin)
 
     return call
+
+
+def _told(error: Exception, name: str) -> tuple[int, str]:
+    """HTTP's status and what the client is told: of bugs nothing but that they are."""
+    if isinstance(error, Refusal):
+        return error.status, str(error)
+    log.error("%s failed", name, exc_info=error)
+    return 500, "a bug in the server; its log says more"
 
 
 def _parse(message: Any, data: bytes) -> Any:
@@ -139,12 +150,17 @@ class _Calls:
         except Refusal as refusal:
             await context.abort(CODES[refusal.status], str(refusal))
         async for data in requests:
+            begin, status = time.perf_counter(), 499
             request = MESSAGES["ModelInferRequest"]()
             try:
                 request = _parse(MESSAGES["ModelInferRequest"], data)
-                yield response(infer_response=await self._infer(request, self._service.options.timeout))
-            except Refusal as refusal:
-                yield response(error_message=str(refusal), infer_response=MESSAGES["ModelInferResponse"](id=request.id))
+                answer, status = response(infer_response=await self._infer(request, self._service.options.timeout)), 200
+            except Exception as error:
+                status, text = _told(error, "ModelStreamInfer")
+                answer = response(error_message=text, infer_response=MESSAGES["ModelInferResponse"](id=request.id))
+            finally:
+                self._service.log("grpc", context.peer(), "ModelStreamInfer", status, time.perf_counter() - begin)
+            yield answer
 
     async def repository_index(self, request: Any, context: Any) -> Any:
         return MESSAGES["RepositoryIndexResponse"](models=self._service.repository.index(ready=request.ready))

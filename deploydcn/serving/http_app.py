@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -81,6 +82,10 @@ class HttpApp:
                 if path not in self._open_paths:
                     self.service.authorize(headers.get(b"authorization", b"").decode("latin-1"))
                 await self._router(scope, receive, send_on)
+        except asyncio.CancelledError:
+            if started or not self.service.draining:
+                raise
+            await _refusal_response(Refusal("the server stops before this is answered", 503))(scope, receive, send_on)
         except Exception as error:
             if started:
                 raise

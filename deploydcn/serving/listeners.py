@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from deploydcn.errors import RuntimeFailure
 from deploydcn.serving.grpc_service import create_handlers
 from deploydcn.serving.http_protocol import TimedHttpProtocol
-from deploydcn.serving.options import ServerOptions
+from deploydcn.serving.options import ServerOptions, url_host
 from deploydcn.serving.service import Service
 
 LINGER = 1.0
@@ -60,7 +60,7 @@ async def listen_http(app: ASGIApp, options: ServerOptions) -> Listener:
         proxy_headers=False,
         limit_concurrency=options.max_connections,
         timeout_keep_alive=60,
-        timeout_graceful_shutdown=max(1, round(options.drain)),
+        timeout_graceful_shutdown=max(1, round(options.drain - LINGER)),
         ssl_certfile=None if tls is None else tls.certificate,
         ssl_keyfile=None if tls is None else tls.key,
         ssl_ca_certs=None if tls is None or tls.client_ca is None else str(tls.client_ca),
@@ -96,12 +96,12 @@ async def listen_grpc(service: Service) -> Listener:
     """Answer gRPC.
 
     Raises:
-        RuntimeFailure: the address or port cannot be had, or a certificate is none.
+        RuntimeFailure: the address or port cannot be had.
     """
     options = service.options
     server = grpc.aio.server(
         options=[
-            ("grpc.max_receive_message_length", options.max_body),
+            ("grpc.max_receive_message_length", min(options.max_body, 2**31 - 1)),  # what its integers hold
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
             ("grpc.max_metadata_size", 16 << 10),
@@ -109,7 +109,7 @@ async def listen_grpc(service: Service) -> Listener:
         maximum_concurrent_rpcs=options.max_connections,
     )
     server.add_generic_rpc_handlers((create_handlers(service),))
-    address = f"{options.host}:{options.grpc}"
+    address = f"{url_host(options.host)}:{options.grpc}"
     try:
         credentials = _credentials(options)
         port = server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +48,17 @@ class Tls:
         for path in (self.certificate, self.key, self.client_ca):
             if path is not None and not path.is_file():
                 raise InvalidArgument(f"{path} does not exist; wanted a PEM file")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(self.certificate, self.key, password="")  # a server cannot ask for the password of a key
+        except OSError as error:
+            raise InvalidArgument(
+                f"{self.certificate} and {self.key} are no certificate and its key; wanted PEM files without a password: {error}"
+            ) from error
+        try:
+            context.load_verify_locations(self.client_ca or self.certificate)
+        except OSError as error:
+            raise InvalidArgument(f"{self.client_ca} holds no certificates; wanted a PEM file: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -81,8 +94,10 @@ class ServerOptions:
                 raise InvalidArgument(f"{name} is {port}; wanted a port, 0 to 65535")
         if self.http is None and self.grpc is None:
             raise InvalidArgument("neither HTTP nor gRPC is served; leave one of --no-http and --no-grpc out")
-        for name, seconds in (("--timeout", self.timeout), ("--header-timeout", self.header_timeout)):
-            if not seconds > 0:
+        if not self.host:
+            raise InvalidArgument("--host is empty; wanted an address, 0.0.0.0 for all of the machine's")
+        for name, seconds in (("--timeout", self.timeout), ("--header-timeout", self.header_timeout), ("--watch", self.watch)):
+            if seconds is not None and not 0 < seconds < math.inf:
                 raise InvalidArgument(f"{name} is {seconds:g}; wanted seconds above 0")
         _at_least("--drain", self.drain, 0)
         _at_least("--max-body", self.max_body, 1024)
@@ -159,8 +174,13 @@ def read_token(file: Path | None) -> str | None:
         return os.environ.get(TOKEN_VARIABLE)
     try:
         return file.read_text().strip()
-    except OSError as error:
-        raise InvalidArgument(f"cannot read the token from {file}: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"cannot read the token from {file}: {error}") from error
+
+
+def url_host(host: str) -> str:
+    """A host as it stands before ":PORT": IPv6 addresses in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def is_loopback(host: str) -> bool:
@@ -172,5 +192,5 @@ def is_loopback(host: str) -> bool:
 
 
 def _at_least(name: str, value: float, least: int) -> None:
-    if not value >= least:
+    if not least <= value < math.inf:
         raise InvalidArgument(f"{name} is {value:g}; wanted {least} or more")

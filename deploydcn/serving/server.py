@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -47,8 +48,10 @@ class Server:
         """Begin to drain; to be called on the event loop's thread."""
         self._stop.set()
 
-    async def run(self, started: Callable[[Server], None] | None = None) -> None:
+    async def run(self, started: Callable[[Server], None] | None = None) -> bool:
         """Load the models, answer until `stop`, drain. started: called once both protocols answer.
+
+        Returns whether all that was accepted is answered; False: a model still runs, on a thread that nobody can end.
 
         Raises:
             UserError: a model cannot be loaded, or a port is taken.
@@ -67,9 +70,14 @@ class Server:
         finally:
             watch.cancel()
             self.service.draining = True
+            end = time.monotonic() + self.options.drain
             await asyncio.gather(*(listener.drain() for listener in self._listeners.values()))
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.service.repository.close(), max(1.0, self.options.drain))
+        try:
+            await asyncio.wait_for(self.service.repository.close(), max(0.5, end - time.monotonic()))
+        except asyncio.TimeoutError:
+            log.error("a model still runs %g s after the server was told to stop; its requests are not answered", self.options.drain)
+            return False
+        return True
 
     async def _watch(self) -> None:
         """Load changed files every now and then."""
@@ -94,9 +102,12 @@ def serve(
     *,
     started: Callable[[Server], None] | None = None,
 ) -> None:
-    """Serve models until SIGTERM or SIGINT; SIGHUP loads changed files. See `Server`."""
+    """Serve models until SIGTERM or SIGINT; SIGHUP loads changed files. See `Server`.
 
-    async def main() -> None:
+    Ends the process, with status 1, where a model runs on after the time to drain: Python would wait for its thread.
+    """
+
+    async def main() -> bool:
         server = Server(sources, models, options)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -109,14 +120,17 @@ def serve(
             task.add_done_callback(reloads.discard)
 
         loop.add_signal_handler(signal.SIGHUP, reload)
-        await server.run(started)
+        return await server.run(started)
 
     loop = _new_loop()
     asyncio.set_event_loop(loop)
     try:
-        loop.run_until_complete(main())
+        drained = loop.run_until_complete(main())
     finally:
         loop.close()
+    if not drained:
+        logging.shutdown()
+        os._exit(1)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

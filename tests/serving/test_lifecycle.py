@@ -18,11 +18,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from deploydcn.errors import RuntimeFailure
 from deploydcn.serving.batcher import BatchLimits
 from deploydcn.serving.options import ModelOptions, Tls
 from tests.serving.conftest import running, write_linear
+from tests.serving.conftest import write_model as write_graph
 from tests.serving.load import drive, make_request, write_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.backend("tritonclient")]
@@ -59,12 +61,12 @@ def process(*arguments: str) -> Iterator[Process]:
         started.process.communicate()
 
 
-def infer(protocol: str, port: int, **arguments: Any) -> np.ndarray:
+def infer(protocol: str, port: int, *, host: str = "127.0.0.1", **arguments: Any) -> np.ndarray:
     import tritonclient.grpc
     import tritonclient.http
 
     module = getattr(tritonclient, protocol)
-    with module.InferenceServerClient(f"127.0.0.1:{port}") as client:
+    with module.InferenceServerClient(f"{host}:{port}") as client:
         tensor = module.InferInput("x", [1, 4], "FP32")
         tensor.set_data_from_numpy(X)
         return client.infer("linear", [tensor], **arguments).as_numpy("y")  # type: ignore[no-any-return]
@@ -96,6 +98,46 @@ def test_a_stop_under_load_loses_no_request(tmp_path: Path) -> None:
     assert len(latencies) > 50
     assert not errors
     assert seconds < 50, "the clients were not told"
+
+
+def endless(path: Path) -> Path:
+    """Counts to n: runs for as long as a client says."""
+    kinds = {"i": (TensorProto.INT64, []), "go": (TensorProto.BOOL, []), "a": (TensorProto.INT64, [])}
+    before = [helper.make_tensor_value_info(name, *kind) for name, kind in kinds.items()]
+    after = [helper.make_tensor_value_info("go_on", TensorProto.BOOL, []), helper.make_tensor_value_info("b", TensorProto.INT64, [])]
+    nodes = [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Add", ["a", "i"], ["b"])]
+    body = helper.make_graph(nodes, "body", before, after)
+    loop = [helper.make_node("Squeeze", ["n"], ["trips"]), helper.make_node("Loop", ["trips", "yes", "zero"], ["y"], body=body)]
+    weights = [numpy_helper.from_array(np.array(True), "yes"), numpy_helper.from_array(np.array(0), "zero")]
+    return write_graph(path, loop, {"n": (TensorProto.INT64, [1])}, {"y": (TensorProto.INT64, [])}, weights)
+
+
+def test_a_run_without_end_does_not_keep_the_server(tmp_path: Path) -> None:
+    with process(str(endless(tmp_path / "endless.onnx")), "--drain", "1") as server:
+        body = b'{"inputs": [{"name": "n", "datatype": "INT64", "shape": [1], "data": [1000000000000]}]}'
+        told: list[int] = []
+
+        def ask() -> None:
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(f"http://127.0.0.1:{server.http}/v2/models/endless/infer", body)
+            told.append(refused.value.code)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        time.sleep(0.5)
+        assert server.stop() == 1
+        thread.join()
+        assert server.process.stderr is not None
+        log = server.process.stderr.read()
+    assert told == [503]
+    assert "a model still runs" in log
+    assert "Traceback" not in log
+
+
+def test_an_address_of_version_6_serves_both_protocols(linear: Path) -> None:
+    with process(str(linear), "--host", "::1") as server:
+        assert infer("http", server.http, host="[::1]").shape == infer("grpc", server.grpc, host="[::1]").shape == (1, 3)
+        assert server.stop() == 0
 
 
 def test_loading_anew_under_load_fails_no_request(tmp_path: Path) -> None:
@@ -155,9 +197,29 @@ def test_a_full_queue_is_a_503_that_says_when_to_try_again(linear: Path) -> None
         (["LINEAR", "--tls-cert", "LINEAR"], "TLS needs --tls-cert and --tls-key"),
         (["LINEAR", "--token-file", "missing"], "cannot read the token"),
         (["LINEAR", "--http", "99999"], "--http is 99999"),
+        (["LINEAR", "--watch", "-1"], "--watch is -1; wanted seconds above 0"),
+        (["LINEAR", "--drain", "inf"], "--drain is inf"),
+        (["LINEAR", "--max-body-mb", "inf"], "--max-body-mb is inf"),
+        (["LINEAR", "--host", ""], "--host is empty"),
+        (["LINEAR", "--tls-cert", "LINEAR", "--tls-key", "LINEAR"], "are no certificate and its key"),
+        (["LINEAR", "--token-file", "LINEAR"], "cannot read the token"),
         (["LINEAR", "--host", "no.such.host.invalid"], "cannot listen on no.such.host.invalid"),
     ],
-    ids=["file", "instances", "no protocol", "half of TLS", "token", "port", "host"],
+    ids=[
+        "file",
+        "instances",
+        "no protocol",
+        "half of TLS",
+        "token",
+        "port",
+        "watch",
+        "drain",
+        "body",
+        "no host",
+        "TLS",
+        "binary token",
+        "host",
+    ],
 )
 def test_mistakes_end_with_a_sentence(arguments: list[str], reason: str, linear: Path) -> None:
     command = [
