@@ -18,13 +18,17 @@ log = logging.getLogger("deploydcn.serving")
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
+_UNLOADED = "unloaded"
+
+Stamps = dict[int, frozenset[tuple[str, int, int, int]]]
+
 
 @dataclass
 class _Entry:
     """A model by name: its loaded versions, and why the last attempt to load failed."""
 
     versions: dict[int, ServedModel] = field(default_factory=dict)
-    stamps: dict[int, tuple[str, int, int]] = field(default_factory=dict)
+    stamps: Stamps = field(default_factory=dict)
     reason: str = ""
 
 
@@ -47,7 +51,7 @@ class Repository:
         self._entries: dict[str, _Entry] = {}
         self._changing = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
-        if not self._find():
+        if not self._find_all():
             given = ", ".join(map(str, sources)) or "nothing"
             raise InvalidArgument(f"no models in {given}; wanted files or folders of {', '.join(SUFFIXES)}")
 
@@ -58,8 +62,8 @@ class Repository:
             UserError: one of them cannot be loaded: a server does not start with half of its models.
         """
         async with self._changing:
-            for name in self._find():
-                await self._load(name)
+            for name, files in self._find_all().items():
+                await self._load(name, files)
 
     async def load(self, name: str) -> None:
         """Load a model, or load it anew; what was loaded before answers until the new one can, and stays if it cannot.
@@ -68,10 +72,11 @@ class Repository:
             Refusal: no such model (404), or it cannot be loaded (400).
         """
         async with self._changing:
+            found, problems = self._find()
             try:
-                if name not in self._find():
-                    raise _unknown(name)
-                await self._load(name)
+                if name not in found:
+                    raise problems[0] if problems and name in self._entries else _unknown(name)
+                await self._load(name, found[name])
             except UserError as error:
                 raise Refusal(f"model {name!r} is not loaded: {error}") from error
 
@@ -86,18 +91,24 @@ class Repository:
             if entry is None or not entry.versions:
                 raise _unknown(name)
             gone = list(entry.versions.values())
-            self._entries[name] = _Entry(stamps=entry.stamps, reason="unloaded")
+            self._entries[name] = _Entry(stamps=entry.stamps, reason=_UNLOADED)
             self._close(gone)
 
     async def reload_changed(self) -> None:
-        """Load those models anew whose files are others than when they were loaded; a failure is kept for the index and the log."""
+        """Load those models anew whose files are others than when they were loaded; a failure is kept for the index and the log.
+
+        Those that clients unloaded stay so.
+        """
         async with self._changing:
-            for name, files in self._find().items():
+            found, problems = self._find()
+            for problem in problems:
+                log.warning("the models' files: %s", problem)
+            for name, files in found.items():
                 entry = self._entries.get(name)
-                if entry is not None and entry.stamps == _stamps(files):
+                if entry is not None and (entry.stamps == _stamps(files) or entry.reason == _UNLOADED):
                     continue
                 try:
-                    await self._load(name)
+                    await self._load(name, files)
                 except UserError as error:
                     log.error("%s is not loaded, what was there stays: %s", name, error)
 
@@ -134,13 +145,9 @@ class Repository:
 
     def index(self, *, ready: bool = False) -> list[dict[str, str]]:
         """The protocol's repository index. ready: loaded models only."""
-        try:
-            found = set(self._find())
-        except UserError as error:  # a file that was given is gone; what was loaded of it answers still
-            log.warning("the models' files: %s", error)
-            found = set()
+        found, _ = self._find()
         rows = []
-        for name in sorted(found | set(self._entries)):
+        for name in sorted(found.keys() | self._entries.keys()):
             entry = self._entries.get(name, _Entry())
             rows += [
                 {"name": name, "version": str(version), "state": "READY", "reason": entry.reason} for version in sorted(entry.versions)
@@ -149,9 +156,8 @@ class Repository:
                 rows.append({"name": name, "version": "", "state": "UNAVAILABLE", "reason": entry.reason})
         return rows
 
-    async def _load(self, name: str) -> None:
+    async def _load(self, name: str, files: dict[int, Path]) -> None:
         """Every version of a model that was found, or none of them."""
-        files = self._find()[name]
         entry = self._entries.setdefault(name, _Entry())
         stamps = _stamps(files)
         try:
@@ -170,39 +176,66 @@ class Repository:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
-    def _find(self) -> dict[str, dict[int, Path]]:
-        """The files that are there now, by model and version."""
-        found: dict[str, dict[int, Path]] = {}
-        for source in self._sources:
-            for name, files in _models_in(source):
-                if not _NAME.fullmatch(name):
-                    raise InvalidArgument(f"{source}: {name!r} is no model name; wanted letters, digits, '_', '-', '.'; give NAME=FILE")
-                if name in found:
-                    raise InvalidArgument(f"two models are named {name!r}; give one as NAME=FILE")
-                found[name] = files
+    def _find_all(self) -> dict[str, dict[int, Path]]:
+        """As `_find`, where nothing may be wrong."""
+        found, problems = self._find()
+        if problems:
+            raise problems[0]
         return found
 
+    def _find(self) -> tuple[dict[str, dict[int, Path]], list[UserError]]:
+        """The files that are there now, by model and version; and what cannot be served of them, which is no concern of the others."""
+        found: dict[str, dict[int, Path]] = {}
+        problems: list[UserError] = []
+        for source in self._sources:
+            for name, files in _models_in(source):
+                if isinstance(files, UserError):
+                    problems.append(files)
+                elif not _NAME.fullmatch(name):
+                    wanted = "letters, digits, '_', '-', '.'; give NAME=FILE"
+                    problems.append(InvalidArgument(f"{source}: {name!r} is no model name; wanted {wanted}"))
+                elif name in found:
+                    problems.append(InvalidArgument(f"two models are named {name!r}; give one as NAME=FILE"))
+                else:
+                    found[name] = files
+        return found, problems
 
-def _models_in(source: str | Path) -> Iterator[tuple[str, dict[int, Path]]]:
-    """The models of one source by name, with a file per version."""
+
+def _models_in(source: str | Path) -> Iterator[tuple[str, dict[int, Path] | UserError]]:
+    """The models of one source by name, with a file per version, or what is wrong with it."""
     text = str(source)
     name, equals, file = text.partition("=")
     path = Path(file if equals and not Path(text).exists() else text)
-    if path.is_dir():
-        if versions := _versions(path):
-            yield path.name, versions
-            return
-        for child in sorted(path.iterdir()):
-            if child.is_dir() and (versions := _versions(child)):
-                yield child.name, versions
-            elif child.is_file() and is_model_file(child):
-                yield child.stem, {1: child}
-        return
-    if not path.is_file():
-        raise InvalidArgument(f"{path} does not exist; wanted a model file, NAME=FILE, or a folder of models")
-    if not is_model_file(path):
-        raise InvalidModel(f"{path} has no name that can be served; wanted one that ends with {', '.join(SUFFIXES)}")
-    yield (name if path == Path(file) and equals else path.stem), {1: path}
+    try:
+        if path.is_dir():
+            if versions := _versions(path):
+                yield path.name, versions
+            else:
+                for child in sorted(path.iterdir()):
+                    yield from _model_in(child)
+        elif not path.is_file():
+            raise InvalidArgument(f"{path} does not exist; wanted a model file, NAME=FILE, or a folder of models")
+        elif not is_model_file(path):
+            raise InvalidModel(f"{path} has no name that can be served; wanted one that ends with {', '.join(SUFFIXES)}")
+        else:
+            yield (name if path == Path(file) and equals else path.stem), {1: path}
+    except OSError as error:
+        yield path.stem, InvalidArgument(f"{path} cannot be read: {error}")
+    except UserError as error:
+        yield path.stem, error
+
+
+def _model_in(child: Path) -> Iterator[tuple[str, dict[int, Path] | UserError]]:
+    """The model that a file or folder of a folder is, if it is one."""
+    try:
+        if child.is_dir() and (versions := _versions(child)):
+            yield child.name, versions
+        elif child.is_file() and is_model_file(child):
+            yield child.stem, {1: child}
+    except OSError as error:
+        yield child.name, InvalidArgument(f"{child} cannot be read: {error}")
+    except UserError as error:
+        yield child.name, error
 
 
 def _versions(folder: Path) -> dict[int, Path]:
@@ -219,15 +252,22 @@ def _versions(folder: Path) -> dict[int, Path]:
     return dict(sorted(versions.items()))
 
 
-def _stamps(files: dict[int, Path]) -> dict[int, tuple[str, int, int]]:
-    """What tells that a file is another one."""
+def _stamps(files: dict[int, Path]) -> Stamps:
+    """What tells that a version is another one: path, inode, time and size of its file and of those named after it, weights and golden.
+
+    Time and size alone may be those of the file before: in images of containers, and where links are exchanged.
+    """
     stamps = {}
     for version, path in files.items():
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            continue
-        stamps[version] = (str(path), status.st_mtime_ns, status.st_size)
+        own = set()
+        for file in path.parent.iterdir() if path.parent.is_dir() else ():
+            if file.name.startswith(f"{path.stem}."):
+                try:
+                    status = file.stat()
+                except OSError:  # gone meanwhile
+                    continue
+                own.add((str(file), status.st_ino, status.st_mtime_ns, status.st_size))
+        stamps[version] = frozenset(own)
     return stamps
 
 

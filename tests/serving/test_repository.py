@@ -199,6 +199,82 @@ def test_a_file_that_is_gone_is_served_on(linear: Path) -> None:
     run(test)
 
 
+def gone(folder: Path) -> None:
+    (folder / "given.onnx").unlink()
+
+
+def two_files(folder: Path) -> None:
+    for name in ("a", "b"):
+        write_linear(folder / "models" / "versions" / "1" / f"{name}.onnx")
+
+
+def bad_name(folder: Path) -> None:
+    write_linear(folder / "models" / "no name.onnx")
+
+
+def twice(folder: Path) -> None:
+    write_linear(folder / "models" / "given.onnx")
+
+
+@pytest.mark.parametrize("spoil", [gone, two_files, bad_name, twice])
+def test_what_is_wrong_with_one_model_keeps_no_other_from_loading(spoil: Callable[[Path], None], tmp_path: Path) -> None:
+    async def test() -> None:
+        write_linear(tmp_path / "given.onnx")
+        good = write_linear(tmp_path / "models" / "zebra.onnx")
+        repository = Repository([tmp_path / "given.onnx", tmp_path / "models"], OPTIONS)
+        await repository.load_all()
+        spoil(tmp_path)
+        write_linear(good, factor=2.0)
+        await repository.load("zebra")
+        assert await answer(repository, "zebra") == expected(good)
+        write_linear(good, factor=3.0)
+        touch_later(good)
+        await repository.reload_changed()
+        assert await answer(repository, "zebra") == expected(good)
+        assert {row["name"] for row in repository.index(ready=True)} >= {"given", "zebra"}
+        await repository.close()
+
+    run(test)
+
+
+def test_a_file_of_equal_time_and_size_behind_an_exchanged_link_is_another_one(tmp_path: Path) -> None:
+    """As Kubernetes mounts volumes: model.onnx -> ..data/model.onnx, ..data -> ..1; images of containers have one time for all files."""
+    folder = tmp_path / "volume"
+
+    def mount(number: int) -> None:
+        os.utime(write_linear(folder / f"..{number}" / "linear.onnx", factor=number), (0, 0))
+        (folder / "..new").symlink_to(f"..{number}")
+        (folder / "..new").replace(folder / "..data")
+
+    async def test() -> None:
+        mount(1)
+        (folder / "linear.onnx").symlink_to("..data/linear.onnx")
+        repository = Repository([folder], OPTIONS)
+        await repository.load_all()
+        mount(2)
+        await repository.reload_changed()
+        assert await answer(repository, "linear") == expected(folder / "..2" / "linear.onnx")
+        await repository.close()
+
+    run(test)
+
+
+def test_a_golden_that_comes_after_its_model_is_noticed(linear: Path) -> None:
+    async def test() -> None:
+        repository = Repository([linear], OPTIONS)
+        await repository.load_all()
+        first = repository.get("linear")
+        golden(linear.with_suffix(".golden.npz"), linear)
+        await repository.reload_changed()
+        second = repository.get("linear")
+        assert second is not first
+        await repository.reload_changed()
+        assert repository.get("linear") is second, "loaded again without a change"
+        await repository.close()
+
+    run(test)
+
+
 def test_an_unloaded_model_is_gone_until_it_is_loaded(linear: Path) -> None:
     async def test() -> None:
         repository = Repository([linear], OPTIONS)
@@ -208,6 +284,7 @@ def test_an_unloaded_model_is_gone_until_it_is_loaded(linear: Path) -> None:
             repository.get("linear")
         assert repository.index() == [{"name": "linear", "version": "", "state": "UNAVAILABLE", "reason": "unloaded"}]
         assert repository.index(ready=True) == []
+        touch_later(linear)
         await repository.reload_changed()
         assert repository.index(ready=True) == [], "unloading lasts"
         await repository.load("linear")
