@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Route, Router
 
 from deploydcn.serving import http_codec, metrics
 from deploydcn.serving.http_body import Receive, read_body
+from deploydcn.serving.http_protocol import LEFT, TASK
 from deploydcn.serving.openapi import describe
 from deploydcn.serving.refusal import Refusal
 from deploydcn.serving.service import Service
@@ -83,6 +84,9 @@ class HttpApp:
                     self.service.authorize(headers.get(b"authorization", b"").decode("latin-1"))
                 await self._router(scope, receive, send_on)
         except asyncio.CancelledError:
+            if scope.get(LEFT):
+                status = 499
+                return
             if started or not self.service.draining:
                 raise
             await _refusal_response(Refusal("the server stops before this is answered", 503))(scope, receive, send_on)
@@ -178,6 +182,7 @@ class _Infer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         options = self._service.options
         parameters = scope["path_params"]
+        scope[TASK] = asyncio.current_task()
         model = self._service.repository.get(parameters["name"], parameters.get("version", ""))
         headers = dict(scope["headers"])
         body = await read_body(headers, receive, limit=options.max_body, timeout=options.timeout)

@@ -1,4 +1,4 @@
-"""Uvicorn's HTTP connection with a limit on how long a request's headers may take."""
+"""Uvicorn's HTTP connection with a limit on how long a request's headers may take, and requests that end with it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import asyncio
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+TASK, LEFT = "deploydcn.task", "deploydcn.left"
+"""Keys of a request's scope: the task to cancel when its client leaves, set by who answers it; and whether that happened."""
 
 
 class TimedHttpProtocol(HttpToolsProtocol):
@@ -26,6 +29,10 @@ class TimedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         super().connection_lost(exc)
+        scope: dict[str, Any] = getattr(self, "scope", {})
+        if task := scope.get(TASK):
+            scope[LEFT] = True
+            task.cancel()
 
     def data_received(self, data: bytes) -> None:
         if self._timer is None and (self.cycle is None or self.cycle.response_complete):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 from collections.abc import Collection
@@ -77,7 +78,8 @@ class Service:
         parameters: names of those given. None are taken: files and configurations are not accepted from clients.
         """
         self._check_control(parameters)
-        await self.repository.load(name)
+        # A client that leaves does not end it: its thread would work on, and the next load beside it.
+        await asyncio.shield(self.repository.load(name))
 
     async def unload(self, name: str) -> None:
         """Let a model go."""

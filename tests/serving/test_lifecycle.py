@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -134,6 +135,16 @@ def test_a_run_without_end_does_not_keep_the_server(tmp_path: Path) -> None:
     assert "Traceback" not in log
 
 
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as tried:
+            tried.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
 def test_an_address_of_version_6_serves_both_protocols(linear: Path) -> None:
     with process(str(linear), "--host", "::1") as server:
         assert infer("http", server.http, host="[::1]").shape == infer("grpc", server.grpc, host="[::1]").shape == (1, 3)
@@ -186,6 +197,29 @@ def test_a_full_queue_is_a_503_that_says_when_to_try_again(linear: Path) -> None
         assert refused.value.code == 503
         assert refused.value.headers["Retry-After"] == "1"
         thread.join()
+
+
+def test_clients_that_leave_free_their_places(linear: Path, caplog: pytest.LogCaptureFixture) -> None:
+    body = b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [0, 1, 2, 3]}]}'
+    with running([linear], ModelOptions(BatchLimits(delay=20.0, queue=2), threads=1)) as server:
+        model = server.server.service.repository.get("linear")
+
+        def wait_for(queued: int) -> None:
+            end = time.monotonic() + 10
+            while model.queued != queued:
+                assert time.monotonic() < end, f"{model.queued} requests wait"
+                time.sleep(0.01)
+
+        clients = [socket.create_connection(("127.0.0.1", server.server.http_port)) for _ in range(2)]
+        for client in clients:
+            head = f"POST /v2/models/linear/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+            client.sendall(head.encode() + body)
+        wait_for(2)
+        for client in clients:
+            client.close()
+        wait_for(0)
+        assert (model.statistics.success.count, model.statistics.fail.count, model.statistics.executions) == (0, 2, 0)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 @pytest.mark.parametrize(
