@@ -14,6 +14,12 @@ pytestmark = pytest.mark.backend("ort")
 LAYERS = {
     "several bands": ((1, 16, 150, 133), 16, 2, (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
     "several bands, depthwise": ((2, 3, 301, 302), 3, 3, (7, 7), (1, 1), (3, 3, 3, 3), (1, 1)),
+    "odd sizes, stride 3, kernel 9x8, depthwise": ((1, 3, 64, 77), 3, 3, (9, 8), (3, 3), (4, 3, 4, 4), (1, 1)),
+    "stride 2 of dilation 3, depthwise": ((1, 5, 61, 75), 5, 5, (5, 4), (2, 2), (6, 4, 6, 5), (3, 2)),
+    "stride 2 of dilation 4, narrow, depthwise": ((1, 5, 75, 13), 5, 5, (6, 3), (2, 1), (9, 2, 9, 2), (4, 2)),
+    "dilation 2, narrow, depthwise": ((2, 5, 71, 11), 5, 5, (3, 5), (1, 1), (2, 4, 2, 4), (2, 2)),
+    "kernel 8x1 and one of ten rows, depthwise": ((1, 5, 17, 300), 5, 5, (8, 1), (1, 1), (0, 0, 0, 0), (1, 1)),
+    "kernel 2x11, depthwise": ((1, 5, 23, 49), 5, 5, (2, 11), (1, 1), (1, 5, 0, 5), (1, 1)),
     "several bands, stride 2": ((1, 8, 260, 255), 8, 1, (3, 5), (2, 2), (1, 2, 1, 2), (1, 1)),
     "dilation beyond the image": ((1, 4, 40, 30), 4, 4, (3, 3), (1, 1), (50, 40, 50, 40), (50, 40)),
     "stride 2, more padding than kernel": ((1, 4, 41, 43), 4, 4, (3, 3), (2, 2), (7, 6, 5, 4), (1, 1)),

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "core/cpu/depthwise_convolution.h"
 #include "core/cpu/direct_convolution.h"
 
 namespace deploydcn::cpu {
@@ -39,9 +40,10 @@ template <class F>
 void ConvolutionKernel::compute_as(const ConvolutionCall& call, const PackedWeights<F>* packed,
                                    CpuContext& context) const {
   const bool plain = !call.arguments.offset.present && !call.arguments.depthwise.weight.present;
-  if (plain && runs_directly(call.shape)) {
-    return convolve_directly<F>(call.shape, call.arguments, context);
+  if (plain && runs_depthwise(call.shape)) {
+    return convolve_depthwise<F>(call.shape, call.arguments, context);
   }
+  if (plain && runs_directly(call.shape)) return convolve_directly<F>(call.shape, call.arguments, context);
   if (packed) return convolve(call.shape, *packed, call.arguments, context);
   convolve(call.shape, PackedWeights<F>(call.arguments.weight, call.shape.groups, call.shape.offset_groups, products_),
            call.arguments, context);

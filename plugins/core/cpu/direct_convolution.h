@@ -1,4 +1,4 @@
-// Plain convolution of few channels per group, depthwise ones above all, without im2col and without another layout.
+// Plain convolution of few channels per group, without im2col and without another layout.
 //
 //   per image, group and band of output rows:                            (parallel)
 //     copy         the rows a band reads, padded with zeros; every stride phase becomes a plane of its own
@@ -13,7 +13,8 @@
 
 namespace deploydcn::cpu {
 
-// Whether this is the faster way: the tiled product would leave most of its vectors empty.
+// Whether this is the faster way where `runs_depthwise` is not: the tiled product would leave most of its vectors
+// empty.
 bool runs_directly(const ConvolutionShape& shape);
 
 // Runs one convolution without offsets. Thread-safe.

@@ -81,25 +81,41 @@ inline __attribute__((always_inline)) Vector<F> load_even(const F* from, Indices
   return shuffle<F, (2 * I)...>(load<F>(from), load<F>(from + sizeof...(I)));
 }
 
+// Copies `count` elements, fewer than a vector holds: two halves that overlap, or less.
+template <class F, int kHalf = Simd<F>::kLanes / 2>
+inline __attribute__((always_inline)) void copy_few(const F* from, int64_t count, F* to) {
+  if (count >= kHalf) {
+    F begin[kHalf], end[kHalf];
+    __builtin_memcpy(begin, from, sizeof begin);
+    __builtin_memcpy(end, from + count - kHalf, sizeof end);
+    __builtin_memcpy(to, begin, sizeof begin);
+    __builtin_memcpy(to + count - kHalf, end, sizeof end);
+  } else if constexpr (kHalf > 1) {
+    copy_few<F, kHalf / 2>(from, count, to);
+  }
+}
+
 template <class F>
-void copy_rows(const F* from, int64_t from_pitch, int64_t rows, int64_t stride, int64_t before, int64_t count,
-               int64_t length, F* to) {
+void copy_rows(const F* from, int64_t from_pitch, int64_t rows, int64_t stride, int64_t count, F* to,
+               int64_t to_pitch) {
   constexpr int n = Simd<F>::kLanes;
-  for (int64_t y = 0; y < rows; ++y, from += from_pitch, to += length) {
-    for (int64_t i = 0; i < before; ++i) to[i] = 0;
-    F* out = to + before;
+  for (int64_t y = 0; y < rows; ++y, from += from_pitch, to += to_pitch) {
     if (stride == 1) {
-      for_vectors<F>(
-          count, [&](int64_t i) { store<F>(out + i, load<F>(from + i)); }, [&](int64_t i) { out[i] = from[i]; });
+      if (count < n) {
+        copy_few<F>(from, count, to);
+      } else {
+        int64_t i = 0;
+        for (; i + n <= count; i += n) store<F>(to + i, load<F>(from + i));
+        if (i < count) store<F>(to + count - n, load<F>(from + count - n));
+      }
     } else if (stride == 2) {  // vectors but for the last element: they read a value more than they use
       for_vectors<F>(
-          count - 1, [&](int64_t i) { store<F>(out + i, load_even<F>(from + 2 * i, typename MakeIndices<n>::type())); },
-          [&](int64_t i) { out[i] = from[2 * i]; });
-      out[count - 1] = from[2 * (count - 1)];
+          count - 1, [&](int64_t i) { store<F>(to + i, load_even<F>(from + 2 * i, typename MakeIndices<n>::type())); },
+          [&](int64_t i) { to[i] = from[2 * i]; });
+      to[count - 1] = from[2 * (count - 1)];
     } else {
-      for (int64_t i = 0; i < count; ++i) out[i] = from[i * stride];
+      for (int64_t i = 0; i < count; ++i) to[i] = from[i * stride];
     }
-    for (int64_t i = before + count; i < length; ++i) to[i] = 0;
   }
 }
 

@@ -108,6 +108,23 @@ struct MatrixKernels {
   void (*finish_sums)(F* sums, int64_t pixels, int row, const int32_t* correction, const F* scale);
 };
 
+// Output rows of one channel of a depthwise convolution: out[y * out_pitch + x] = activation(bias + sum over taps of
+// plane[(y * stride + i) * pitch + offset[j] + x] * weight of tap (i, j)). Reads up to a vector beyond `width`.
+template <class F>
+struct DepthwiseRows {
+  const F* plane;
+  int64_t pitch, stride;
+  const int64_t* offset;  // by column of the window
+  int64_t kernel_h, kernel_w;
+  // [column][row % stride][row / stride], the last of them backwards: those by which consecutive output rows multiply a
+  // row of the plane stand side by side.
+  const F* weight;
+  F bias;
+  Activation activation;
+  F* out;
+  int64_t out_pitch, rows, width;
+};
+
 // Of one call of sum_shifted: outputs, and vectors of pixels in a block.
 constexpr int kMostOutputs = 8, kMostVectors = 8;
 inline int outputs_at_once(int64_t left) { return left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1; }
@@ -170,9 +187,10 @@ struct TileKernels {
   // out[y * out_pitch + x] = activation(sums[y * pitch + x] + bias).
   void (*finish_rows)(const F* sums, int64_t pitch, int64_t rows, int64_t columns, F bias, Activation activation,
                       F* out, int64_t out_pitch);
-  // to[y * length + x]: `before` zeros, from[y * from_pitch + i * stride] for i < count, at least one, and zeros.
-  void (*copy_rows)(const F* from, int64_t from_pitch, int64_t rows, int64_t stride, int64_t before, int64_t count,
-                    int64_t length, F* to);
+  // to[y * to_pitch + x] = from[y * from_pitch + x * stride], x < count, at least one.
+  void (*copy_rows)(const F* from, int64_t from_pitch, int64_t rows, int64_t stride, int64_t count, F* to,
+                    int64_t to_pitch);
+  void (*depthwise_rows)(const DepthwiseRows<F>& rows);
 
   // Corners of all points of a query. positions: [point] (x, y); weights: [point]; both hold `corners.stride` points.
   void (*locate_points)(const PointTable& table, double base_y, double base_x, const F* positions, const F* weights,

@@ -7,6 +7,7 @@
 //
 // Accuracy: sums in F in the order tap, channel; positions are exact (see bilinear_tap).
 
+#include "core/cpu/depthwise_kernels.inl"
 #include "core/cpu/direct_kernels.inl"
 #include "core/cpu/point_kernels.inl"
 #include "core/cpu/quad_products.inl"
@@ -47,6 +48,7 @@ constexpr TileKernels<F> kTable = {
     sum_shifted<F>,
     finish_rows<F>,
     copy_rows<F>,
+    depthwise_rows<F>,
     locate_points<F>,
     sum_points<F>,
 };
