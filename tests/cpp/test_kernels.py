@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from deploydcn.ops import OPS, Op, op_named
+from tests.conformance.backends import numpy_dtype
 from tests.conformance.strategies import STRATEGIES
 from tests.conformance.test_conformance import inputs_of
 from tests.conformance.tolerances import allowed, largest_error
@@ -156,3 +157,35 @@ def test_kernel_objects_share_no_inline_functions() -> None:
         defined = [line for line in listing.splitlines() if line.split()[-2] in "TWVDBRu" or " W " in line or " V " in line]
         foreign = [line for line in defined if "::kFloat" not in line and "::kDouble" not in line]
         assert not foreign, f"{path.name} exports {foreign}"
+
+
+@st.composite
+def depthwise_cases(draw: st.DrawFn) -> DriverCase:
+    """Depthwise convolutions of images that are large enough for kernels of their own: every remainder of rows and of columns."""
+    kernel, strides, dilations = ((draw(st.integers(1, most)), draw(st.integers(1, most))) for most in (10, 3, 3))
+    wanted = draw(st.integers(1, 40)), draw(st.integers(1, 70))
+    pads = tuple(draw(st.integers(0, 6)) for _ in range(4))
+    reach = [(size - 1) * stride + (k - 1) * d + 1 for size, stride, k, d in zip(wanted, strides, kernel, dilations, strict=True)]
+    image = [max(1, size - before - after) for size, before, after in zip(reach, pads[:2], pads[2:], strict=True)]
+    channels, rng = draw(st.integers(1, 3)), np.random.default_rng(draw(st.integers(0, 2**31)))
+    op = op_named("GroupedConv2d")
+    types = draw(st.sampled_from(op.spec.type_rows))
+    inputs = {"X": rng.standard_normal((2, channels, *image)), "W": rng.standard_normal((channels, 1, *kernel))}
+    if draw(st.booleans()):
+        inputs["B"] = rng.standard_normal(channels)
+    activation = draw(st.sampled_from(["", "relu", "relu6", "silu"]))
+    attributes = {"strides": strides, "dilations": dilations, "pads": pads, "group": channels, "activation": activation}
+    return DriverCase(op.spec, {name: value.astype(numpy_dtype(types["T"])) for name, value in inputs.items()}, attributes, types)
+
+
+@pytest.mark.parametrize("isa", runnable_isas())
+def test_depthwise_convolutions_of_any_shape_under_asan_and_ubsan(isa: str) -> None:
+    build_driver("address,undefined")
+
+    @settings(max_examples=30, deadline=None, derandomize="CI" in os.environ, suppress_health_check=list(HealthCheck))
+    @given(st.lists(depthwise_cases(), min_size=10, max_size=10), st.integers(1, 3))
+    def check(cases: list[DriverCase], threads: int) -> None:
+        results = run_driver(cases, sanitizers="address,undefined", threads=threads, isa=isa)
+        assert_equal_reference(op_named("GroupedConv2d"), cases, results)
+
+    check()

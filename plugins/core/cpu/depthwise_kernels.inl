@@ -105,8 +105,9 @@ void depthwise_block(const DepthwiseRows<F>& a, int64_t x, int64_t y) {
   const int64_t pitch = a.stride * a.pitch;
   for (int64_t phase = 0; phase < a.stride && phase < a.kernel_h; ++phase) {
     const F* row = a.plane + (y * a.stride + phase) * a.pitch + x;
-    weight += (a.kernel_h - phase + a.stride - 1) / a.stride;
-    for (int64_t taps = (a.kernel_h - phase + a.stride - 1) / a.stride, i = 0; i < taps;) {
+    const int64_t taps = a.stride == 1 ? a.kernel_h : (a.kernel_h - phase + a.stride - 1) / a.stride;
+    weight += taps;
+    for (int64_t i = 0; i < taps;) {
       i += add_most_taps<F, kRows, kVectors>(a, row + i * pitch, pitch, taps - i, last, weight - 1 - i, sum);
     }
   }

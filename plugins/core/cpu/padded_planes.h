@@ -68,10 +68,12 @@ class PaddedPlanes {
  private:
   // Which of `length` positions, `stride` apart from `begin` on, lie inside an image.
   struct Inside {
-    Inside(int64_t begin, int64_t stride, int64_t size, int64_t length)
-        : first(begin < 0 ? ceil_div(-begin, stride) : 0),
-          from(begin + first * stride),
-          count(std::min(length - first, ceil_div(std::max<int64_t>(0, size - from), stride))) {}
+    Inside(int64_t begin, int64_t stride, int64_t size, int64_t length) {
+      const auto positions = [&](int64_t pixels) { return stride == 1 ? pixels : ceil_div(pixels, stride); };
+      first = begin < 0 ? positions(-begin) : 0;
+      from = begin + first * stride;
+      count = std::min(length - first, positions(std::max<int64_t>(0, size - from)));
+    }
     int64_t first, from, count;  // the first, where it lies, and how many: none if not positive
   };
 
