@@ -123,14 +123,19 @@ def test_a_run_without_end_does_not_keep_the_server(tmp_path: Path) -> None:
                 urllib.request.urlopen(f"http://127.0.0.1:{server.http}/v2/models/endless/infer", body)
             told.append(refused.value.code)
 
-        thread = threading.Thread(target=ask)
-        thread.start()
-        time.sleep(0.5)
+        threads = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + 20
+        while b'_waiting{model="endless",version="1"} 1.0' not in urllib.request.urlopen(f"http://127.0.0.1:{server.http}/metrics").read():
+            assert time.monotonic() < end, "no request waits behind the one that runs"
+            time.sleep(0.05)
         assert server.stop() == 1
-        thread.join()
+        for thread in threads:
+            thread.join()
         assert server.process.stderr is not None
         log = server.process.stderr.read()
-    assert told == [503]
+    assert told == [503, 503]
     assert "a model still runs" in log
     assert "Traceback" not in log
 
