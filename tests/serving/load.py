@@ -200,6 +200,7 @@ def main() -> None:
         with server(model, server_core, *further) as (port, pid):
             loop = uvloop.new_event_loop()
             loop.run_until_complete(drive(port, make_request(array), 8, 1.0))
+            idle = resident_megabytes(pid)
             for concurrency in map(int, options.clients.split(",")):
                 latencies, errors, seconds = loop.run_until_complete(drive(port, make_request(array), concurrency, options.seconds))
                 rows.append((concurrency, len(latencies) / seconds, latencies, errors, resident_megabytes(pid)))
@@ -212,7 +213,7 @@ def main() -> None:
         table.add_row(str(concurrency), f"{rate:.0f}", f"{rate * bare:.2f}", *times, str(len(errors)), f"{megabytes:.0f}")
     console = Console()
     console.print(table)
-    console.print(f"bare model {1e3 * before:.3f} ms before, {1e3 * after:.3f} ms after")
+    console.print(f"bare model {1e3 * before:.3f} ms before, {1e3 * after:.3f} ms after; the server held {idle:.0f} MB at the start")
     for *_, errors, _ in rows:
         if errors:
             console.print(errors[0])
