@@ -27,7 +27,8 @@ demo: setup  ## export a YOLO with deformable convolutions, verify it, draw its 
 	$(BIN)/python samples/s02_yolov8n_dcn.py --output demo
 
 test: setup check  ## everything
-	$(BIN)/pytest -n 2 --dist loadfile -m "slow" --require=$(REQUIRE) --durations=15
+	$(BIN)/pytest -n 2 --dist loadfile -m "slow and not alone" --require=$(REQUIRE) --durations=15
+	$(BIN)/pytest -m alone --require=$(REQUIRE)
 
 check: setup  ## lint, types and the fast tests: under a minute
 	$(BIN)/ruff check .

@@ -23,7 +23,7 @@ from deploydcn.serving.options import ModelOptions, Scaling, ServerOptions, is_l
 from deploydcn.serving.repository import Repository
 
 APPLICATION = "deploydcn"
-LINGER = 1.0
+LINGER = 3.0
 """Seconds for which the proxies stay after the last replica: its answers are on their way through them."""
 
 STOP = (signal.SIGTERM, signal.SIGINT)

@@ -27,7 +27,7 @@ import deploydcn
 from tests.serving.conftest import write_linear
 from tests.serving.load import drive, make_request
 
-pytestmark = [pytest.mark.slow, pytest.mark.backend("ray"), pytest.mark.backend("tritonclient")]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.backend("ray"), pytest.mark.backend("tritonclient")]
 TOKEN = "s3cret"
 
 
