@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from deploydcn.cli.options import Json, console, parse_numbers, parse_size, print_json, table
+from deploydcn.cli.options import (
+    ImageFit,
+    ImageMean,
+    ImageSize,
+    ImageStd,
+    Json,
+    SampleLimit,
+    console,
+    parse_numbers,
+    parse_size,
+    print_json,
+    table,
+)
 from deploydcn.precision import DTYPES, DriftReport, drift
 from deploydcn.quantization import METHODS
 
@@ -32,13 +44,11 @@ def command(
     probes: Annotated[int, typer.Option(min=1, help="Samples on which each rounding is tried by itself.")] = 4,
     method: Annotated[str, typer.Option(help=f"int8: how ranges are taken: {', '.join(METHODS)}.")] = "minmax",
     target: Annotated[str, typer.Option(help="int8: ort, standard or tensorrt, as in `quantize`.")] = "ort",
-    size: Annotated[
-        str | None, typer.Option(help="Height and width to bring images to, as in 640x640; the model's own when left out.")
-    ] = None,
-    fit: Annotated[str, typer.Option(help="letterbox keeps the proportions of images, stretch does not.")] = "letterbox",
-    mean: Annotated[str, typer.Option(help="Of image values in [0, 1], one or per channel, as in 0.485,0.456,0.406.")] = "0",
-    std: Annotated[str, typer.Option(help="The same; the input is (value - mean) / std.")] = "1",
-    limit: Annotated[int | None, typer.Option(min=1, help="Use the first so many samples only.")] = None,
+    size: ImageSize = None,
+    fit: ImageFit = "letterbox",
+    mean: ImageMean = "0",
+    std: ImageStd = "1",
+    limit: SampleLimit = None,
     as_json: Json = False,
 ) -> None:
     report = drift(

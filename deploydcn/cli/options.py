@@ -16,6 +16,12 @@ from rich.table import Table
 from deploydcn.engine.report import Range
 from deploydcn.errors import InvalidArgument
 
+# How calibration images become inputs.
+ImageSize = Annotated[str | None, typer.Option(help="Height and width to bring images to, as in 640x640; the model's own when left out.")]
+ImageFit = Annotated[str, typer.Option(help="letterbox keeps the proportions of images, stretch does not.")]
+ImageMean = Annotated[str, typer.Option(help="Of image values in [0, 1], one or per channel, as in 0.485,0.456,0.406.")]
+ImageStd = Annotated[str, typer.Option(help="The same; the input is (value - mean) / std.")]
+SampleLimit = Annotated[int | None, typer.Option(min=1, help="Use the first so many samples only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output, nothing else.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the random inputs.")]
 Shapes = Annotated[list[str] | None, typer.Option("--shape", help="Shape of a random input, as in x=1x3x640x640. Repeatable.")]

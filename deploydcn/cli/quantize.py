@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from deploydcn.cli.options import Json, console, parse_numbers, parse_size, print_json, table
+from deploydcn.cli.options import (
+    ImageFit,
+    ImageMean,
+    ImageSize,
+    ImageStd,
+    Json,
+    SampleLimit,
+    console,
+    parse_numbers,
+    parse_size,
+    print_json,
+    table,
+)
 from deploydcn.quantization import METHODS, OutputAgreement, quantize
 
 
@@ -28,13 +40,11 @@ def command(
     exclude: Annotated[
         list[str] | None, typer.Option(help="A node that stays in float32, by name or a pattern such as 'head.*'. Repeatable.")
     ] = None,
-    size: Annotated[
-        str | None, typer.Option(help="Height and width to bring images to, as in 640x640; the model's own when left out.")
-    ] = None,
-    fit: Annotated[str, typer.Option(help="letterbox keeps the proportions of images, stretch does not.")] = "letterbox",
-    mean: Annotated[str, typer.Option(help="Of image values in [0, 1], one or per channel, as in 0.485,0.456,0.406.")] = "0",
-    std: Annotated[str, typer.Option(help="The same; the input is (value - mean) / std.")] = "1",
-    limit: Annotated[int | None, typer.Option(min=1, help="Use the first so many samples only.")] = None,
+    size: ImageSize = None,
+    fit: ImageFit = "letterbox",
+    mean: ImageMean = "0",
+    std: ImageStd = "1",
+    limit: SampleLimit = None,
     narrow_weights: Annotated[bool, typer.Option(help="Weights of 7 bits, for x86 processors without VNNI.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -185,30 +185,30 @@ def bind(sources: Sequence[str], models: ModelOptions, options: ServerOptions, s
 
 
 class AppArgs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Arguments of `build`, named as the options of `deploydcn serve`. models: a list, or one text with commas."""
+    """Arguments of `build`, named, and left out, as the options of `deploydcn serve`. models: a list, or one text with commas."""
 
     models: list[str]
-    max_batch: int = 8
-    delay_ms: float = 0.0
-    queue: int = 256
-    instances: int = 1
-    threads: int | None = None
-    bfloat16: bool = False
-    self_check: bool = True
-    timeout: float = 30.0
-    max_body_mb: float = 64.0
-    drain: float = 30.0
+    max_batch: int = BatchLimits.size
+    delay_ms: float = 1e3 * BatchLimits.delay
+    queue: int = BatchLimits.queue
+    instances: int = ModelOptions.instances
+    threads: int | None = ModelOptions.threads
+    bfloat16: bool = ModelOptions.bfloat16
+    self_check: bool = ModelOptions.self_check
+    timeout: float = ServerOptions.timeout
+    max_body_mb: float = ServerOptions.max_body / 2**20
+    drain: float = ServerOptions.drain
     token_file: str | None = None
-    access_log: bool = False
-    page: bool = True
-    replicas: int = 1
-    min_replicas: int | None = None
-    max_replicas: int | None = None
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
-    ongoing: int | None = None
-    target_ongoing: float | None = None
-    upscale_delay: float = 30.0
+    access_log: bool = ServerOptions.access_log
+    page: bool = ServerOptions.page
+    replicas: int = Scaling.replicas
+    min_replicas: int | None = Scaling.min_replicas
+    max_replicas: int | None = Scaling.max_replicas
+    num_cpus: float = Scaling.num_cpus
+    num_gpus: float = Scaling.num_gpus
+    ongoing: int | None = Scaling.ongoing
+    target_ongoing: float | None = Scaling.target
+    upscale_delay: float = Scaling.upscale_delay
 
 
 def build(args: Mapping[str, Any]) -> serve.Application:
