@@ -39,15 +39,23 @@ void sum_block(const F* image, const int64_t* offset, int64_t depth, const F* we
   }
 }
 
+constexpr int sum_vectors(int outputs) {
+  constexpr bool many = DEPLOYDCN_MAX_ROWS >= 14;  // registers
+  switch (outputs) {
+    case 1: return 8;
+    case 2: return many ? 8 : 4;
+    case 4: return many ? 4 : 2;
+    default: return many ? 3 : 1;
+  }
+}
 template <class F>
 void sum_shifted(const F* image, const int64_t* offset, int64_t depth, const F* weight, int outputs, int64_t pixels,
                  F* out, int64_t out_stride) {
-  constexpr bool many = DEPLOYDCN_MAX_ROWS >= 14;  // registers
   switch (outputs) {
-    case 1: return sum_block<F, 1, 8>(image, offset, depth, weight, pixels, out, out_stride);
-    case 2: return sum_block<F, 2, many ? 8 : 4>(image, offset, depth, weight, pixels, out, out_stride);
-    case 4: return sum_block<F, 4, many ? 4 : 2>(image, offset, depth, weight, pixels, out, out_stride);
-    default: return sum_block<F, 8, many ? 3 : 1>(image, offset, depth, weight, pixels, out, out_stride);
+    case 1: return sum_block<F, 1, sum_vectors(1)>(image, offset, depth, weight, pixels, out, out_stride);
+    case 2: return sum_block<F, 2, sum_vectors(2)>(image, offset, depth, weight, pixels, out, out_stride);
+    case 4: return sum_block<F, 4, sum_vectors(4)>(image, offset, depth, weight, pixels, out, out_stride);
+    default: return sum_block<F, 8, sum_vectors(8)>(image, offset, depth, weight, pixels, out, out_stride);
   }
 }
 

@@ -41,17 +41,26 @@ int choose_vectors(int64_t outputs, int lanes) {
   return one * 115 < two * 100 ? 1 : 2;
 }
 
+// The narrowest block that no group of channels straddles, so that planes of samples stay near; 0: there is none.
+int choose_plane_width(int64_t per_offset_group, int64_t per_group, int lanes) {
+  for (int width : {lanes, 2 * lanes, 4 * lanes}) {
+    if (per_offset_group % per_group == 0 && width % per_group == 0) return width;
+  }
+  return 0;
+}
+
 template <class F>
 ChannelPlan make_plan(const ConvolutionShape& shape, const MatrixKernels<F>& matrix) {
   const int lanes = tile_kernels<F>().lanes;
   ChannelPlan plan{};
   const int64_t per_offset_group = shape.channels / shape.offset_groups, per_group = shape.channels / shape.groups;
   plan.outputs_per_group = shape.outputs / shape.groups;
-  plan.block_width = choose_block_width(per_offset_group, lanes, matrix.depth_multiple);
+  const int plane_width = choose_plane_width(per_offset_group, per_group, lanes);
+  plan.planes = std::min(per_group, plan.outputs_per_group) < lanes && shape.groups > 1 && !shape.depthwise() &&
+                shape.narrow() && shape.taps() <= kMostPlaneTaps && plane_width;
+  plan.block_width = plan.planes ? plane_width : choose_block_width(per_offset_group, lanes, matrix.depth_multiple);
   plan.vectors = matrix.vectors ? matrix.vectors : choose_vectors(plan.outputs_per_group, lanes);
   plan.columns = ceil_div(plan.outputs_per_group, plan.vectors * lanes);
-  plan.planes = shape.groups > 1 && !shape.depthwise() && shape.narrow() && shape.taps() <= kMostPlaneTaps &&
-                per_offset_group % per_group == 0 && plan.block_width % per_group == 0;
   const int64_t most = matrix.most_values / plan.block_width;
   plan.tap_block = static_cast<int>(ceil_div(shape.taps(), ceil_div(shape.taps(), most)));
 
@@ -152,7 +161,7 @@ PackedWeights<F>::PackedWeights(const TensorView& weight, int64_t groups, int64_
     load_as<F>(weight.data, weight.dtype, 0, count, converted.data());
   }
   if (plan_.planes) {
-    values_ = std::move(converted);
+    values_.assign(converted.begin(), converted.end());
   } else if (shape.depthwise()) {
     pack_depthwise(shape, converted.data());
   } else {

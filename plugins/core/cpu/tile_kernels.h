@@ -176,10 +176,12 @@ struct TileKernels {
                           const F* weight, F* out);
 
   // out[channel * plane_stride + pixel] = activation(tile[pixel * ld + channel] + bias[channel]) for `channels`
-  // channels. bias holds a multiple of `lanes` values. The tile holds a multiple of `lanes` pixels.
+  // channels. bias holds a multiple of `lanes` values.
   void (*finish)(const F* tile, int64_t ld, int64_t pixels, int channels, const F* bias, Activation activation, F* out,
                  int64_t plane_stride);
 
+  // Vectors of pixels that sum_shifted takes at once for so many outputs: runs of a multiple are fastest.
+  int (*sum_vectors)(int outputs);
   // out[m * out_stride + p] = sum over k < depth of image[offset[k] + p] * weight[m * depth + k], m < outputs, of
   // which there are 1, 2, 4 or 8. Reads and writes up to eight vectors beyond `pixels`.
   void (*sum_shifted)(const F* image, const int64_t* offset, int64_t depth, const F* weight, int outputs,

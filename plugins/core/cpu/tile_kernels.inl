@@ -45,6 +45,7 @@ constexpr TileKernels<F> kTable = {
     depthwise<F, Rounded>,
     depthwise<F, Exact>,
     finish<F>,
+    sum_vectors,
     sum_shifted<F>,
     finish_rows<F>,
     copy_rows<F>,

@@ -85,6 +85,16 @@ inline __attribute__((always_inline)) Vector<F> activate(Vector<F> y, Activation
   return y;
 }
 
+// Calls body(where a vector of pixels begins): vectors but the first begin where the output's cache lines do, as far as
+// they begin where the first channel's do; the second and the last overlap the one before. At least a vector of pixels.
+template <class F, class Body>
+inline __attribute__((always_inline)) void for_lines(const F* out, int64_t pixels, const Body& body) {
+  constexpr int n = Simd<F>::kLanes;
+  body(0);
+  const int64_t into_line = static_cast<int64_t>(reinterpret_cast<std::uintptr_t>(out) / sizeof(F) % n);
+  for (int64_t p = n - into_line; p < pixels; p += n) body(p + n <= pixels ? p : pixels - n);
+}
+
 template <class F>
 void finish(const F* tile, int64_t ld, int64_t pixels, int channels, const F* bias, Activation activation, F* out,
             int64_t plane_stride) {
@@ -92,20 +102,21 @@ void finish(const F* tile, int64_t ld, int64_t pixels, int channels, const F* bi
   for (int c = 0; c < channels; c += n) {
     const Vector<F> b = load<F>(bias + c);
     const int valid = channels - c < n ? channels - c : n;
-    for (int64_t p = 0; p < pixels; p += n) {
-      const int64_t count = pixels - p < n ? pixels - p : n;
-      Vector<F> rows[n];
-      for (int i = 0; i < n; ++i) rows[i] = activate<F>(load<F>(tile + (p + i) * ld + c) + b, activation);
+    const auto value = [&](int64_t p) __attribute__((always_inline)) {
+      return activate<F>(load<F>(tile + p * ld + c) + b, activation);
+    };
+    Vector<F> rows[n];
+    if (pixels < n) {
+      for (int i = 0; i < n; ++i) rows[i] = i < pixels ? value(i) : Vector<F>{};
       transpose<F>(rows);
-      for (int i = 0; i < valid; ++i) {
-        F* to = out + (c + i) * plane_stride + p;
-        if (count == n) {
-          store<F>(to, rows[i]);
-        } else {
-          store_some<F>(to, rows[i], count);
-        }
-      }
+      for (int i = 0; i < valid; ++i) store_some<F>(out + (c + i) * plane_stride, rows[i], pixels);
+      continue;
     }
+    for_lines<F>(out, pixels, [&](int64_t p) __attribute__((always_inline)) {
+      for (int i = 0; i < n; ++i) rows[i] = value(p + i);
+      transpose<F>(rows);
+      for (int i = 0; i < valid; ++i) store<F>(out + (c + i) * plane_stride + p, rows[i]);
+    });
   }
 }
 

@@ -189,24 +189,33 @@ void sample(const SampledBlock<F>& block, const Taps<F>& taps, int tap_begin, in
 }
 
 // As many pixels as a vector has lanes, a vector of channels at a time, turned around in registers.
-template <class F, template <class> class Sample>
-void sample_planes(const SampledBlock<F>& given, const Taps<F>& taps, int tap_count, int64_t pixels, F* planes,
-                   int64_t stride) {
-  constexpr int n = Simd<F>::kLanes;
-  const SampledBlock<F> block = given;
+template <class F, template <class> class Sample, int kVectors>
+void planes_of_block(const SampledBlock<F>& given, const Taps<F>& taps, int tap_count, int64_t pixels, F* planes,
+                     int64_t stride) {
+  constexpr int n = Simd<F>::kLanes, cb = kVectors * n;
+  const SampledBlock<F> block{given.image, given.row, cb, given.low, given.high};
   for (int64_t p = 0; p < pixels; p += n) {
     for (int t = 0; t < tap_count; ++t) {
       const int32_t* index = taps.index + t * taps.stride + p;
       const F* weights = taps.weights + 4 * (t * taps.stride + p);
-      for (int c = 0; c < block.cb; c += n) {
+      for (int c = 0; c < cb; c += n) {
         Vector<F> rows[n];
 #pragma GCC unroll 16
         for (int i = 0; i < n; ++i) rows[i] = Sample<F>(block, index[i], weights + 4 * i)(c);
         transpose<F>(rows);
 #pragma GCC unroll 16
-        for (int i = 0; i < n; ++i) store<F>(planes + (t * block.cb + c + i) * stride + p, rows[i]);
+        for (int i = 0; i < n; ++i) store<F>(planes + (t * cb + c + i) * stride + p, rows[i]);
       }
     }
+  }
+}
+template <class F, template <class> class Sample>
+void sample_planes(const SampledBlock<F>& block, const Taps<F>& taps, int tap_count, int64_t pixels, F* planes,
+                   int64_t stride) {
+  switch (block.cb / Simd<F>::kLanes) {
+    case 1: return planes_of_block<F, Sample, 1>(block, taps, tap_count, pixels, planes, stride);
+    case 2: return planes_of_block<F, Sample, 2>(block, taps, tap_count, pixels, planes, stride);
+    default: return planes_of_block<F, Sample, 4>(block, taps, tap_count, pixels, planes, stride);
   }
 }
 

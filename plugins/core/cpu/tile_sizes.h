@@ -12,21 +12,54 @@ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t kSmallestTile = 32;       // below this the matrix kernel starves
 constexpr int64_t kTileBytes = 512 * 1024;  // accumulators
 constexpr int64_t kTapBytes = 2 * 1024 * 1024;
+constexpr int64_t kPlaneBytes = 32 * 1024;  // planes of samples, which are read as soon as they are written
+constexpr int64_t kDepthwisePixels = 1024;  // a page of every output channel
 
 inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 inline int64_t processors() { return std::max(1u, std::thread::hardware_concurrency()); }
 
-// Pixels per tile: as many as caches hold; where tiles are few, as many tiles for every processor.
+// The output pixels of an image, cut into tiles whose sizes differ by one unit at most.
+class PixelTiles {
+ public:
+  PixelTiles(int64_t pixels, int64_t count, int64_t unit)
+      : pixels_(pixels),
+        unit_(unit),
+        units_(ceil_div(pixels, unit)),
+        count_(std::max<int64_t>(1, std::min(count, units_))) {}
+  int64_t count() const { return count_; }
+  // Where a tile begins; that of `count` is the end.
+  int64_t begin(int64_t tile) const {
+    return std::min(pixels_, (tile * (units_ / count_) + std::min(tile, units_ % count_)) * unit_);
+  }
+  // Pixels of the largest tile.
+  int64_t largest() const { return ceil_div(units_, count_) * unit_; }
+
+ private:
+  int64_t pixels_, unit_, units_, count_;
+};
+
+// As many pixels per tile as caches hold; where tiles are few, as many tiles for every processor.
 template <class F>
-int64_t choose_tile(const ConvolutionShape& shape, const MatrixKernels<F>& matrix, int64_t accumulators) {
-  constexpr int64_t bytes = sizeof(F), lanes = 64 / bytes, few = 8;  // tiles per processor
+PixelTiles choose_tiles(const ConvolutionShape& shape, const ChannelPlan& plan, const MatrixKernels<F>& matrix,
+                        int64_t accumulators) {
+  constexpr int64_t bytes = sizeof(F), few = 8;  // tiles per processor
+  const TileKernels<F>& kernels = tile_kernels<F>();
   const int64_t pixels = shape.out_pixels();
-  int64_t most = std::min(matrix.most_pixels, kTileBytes / (accumulators * bytes));
-  most = std::max(std::min(most, kTapBytes / (shape.taps() * (4 * bytes + 4))) / lanes * lanes, lanes);
+  int64_t unit = matrix.pixel_multiple, most = std::min(matrix.most_pixels, kTileBytes / (accumulators * bytes));
+  if (plan.planes) {
+    unit = kernels.sum_vectors(outputs_at_once(plan.outputs_per_group)) * kernels.lanes;
+    most = kPlaneBytes / (shape.taps() * plan.block_width * bytes);
+  } else if (shape.depthwise()) {
+    unit = kernels.lanes;
+    most = kDepthwisePixels;
+  }
+  const int64_t multiple = std::max<int64_t>(unit, kernels.lanes);
+  most = std::min(most, kTapBytes / (shape.taps() * (4 * bytes + 4)));
+  most = std::max(most / multiple * multiple, multiple);
   int64_t count = ceil_div(pixels, most);
   const auto uneven = [&] { return shape.batch * count % processors() != 0; };
   while (shape.batch * count < few * processors() && uneven() && ceil_div(pixels, count + 1) >= kSmallestTile) ++count;
-  return round_up(ceil_div(pixels, count), matrix.pixel_multiple);
+  return {pixels, count, unit};
 }
 
 // Where tiles are fewer than processors: the same samples for parts of the outputs. Sampling again is cheap where many

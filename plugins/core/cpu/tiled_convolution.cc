@@ -30,10 +30,9 @@ class Convolution {
         row_(plan_.vectors * kernels_.lanes),
         far_weights_(static_cast<int64_t>(weights.packed_bytes()) > kNearBytes),
         accumulators_(shape.depthwise() ? plan_.block_width : shape.groups * plan_.columns * row_),
-        step_(choose_tile(shape, matrix_, accumulators_)),
-        tiles_(ceil_div(shape.out_pixels(), step_)),
-        tile_(round_up(step_, kernels_.lanes)),
-        parts_(choose_parts(shape, plan_, tiles_)),
+        tiles_(choose_tiles(shape, plan_, matrix_, accumulators_)),
+        tile_(round_up(tiles_.largest(), kernels_.lanes)),
+        parts_(choose_parts(shape, plan_, tiles_.count())),
         image_(shape, plan_, arguments, context),
         bias_(context, arranged_bias_count(shape, plan_, row_)) {}
 
@@ -43,7 +42,7 @@ class Convolution {
     if (matrix_.finish_sums) find_corrections();
     if (separable()) stage_ = arrange_stage<F>(shape_, plan_, arguments_.depthwise);
     if (planes()) find_planes();
-    parallel_for(context_, shape_.batch * tiles_ * parts_, [&](int64_t task) {
+    parallel_for(context_, shape_.batch * tiles_.count() * parts_, [&](int64_t task) {
       Workspace w = make_workspace();
       if (shape_.depthwise()) {
         run_depthwise(tile_at(task), w);
@@ -116,8 +115,9 @@ class Convolution {
     int64_t n, first, pixels, begin, end;
   };
   Tile tile_at(int64_t task) const {
-    const int64_t index = task / parts_, part = task % parts_, first = index % tiles_ * step_;
-    return {index / tiles_, first, std::min(step_, shape_.out_pixels() - first), part * plan_.columns / parts_,
+    const int64_t index = task / parts_, part = task % parts_, in_image = index % tiles_.count();
+    const int64_t first = tiles_.begin(in_image);
+    return {index / tiles_.count(), first, tiles_.begin(in_image + 1) - first, part * plan_.columns / parts_,
             (part + 1) * plan_.columns / parts_};
   }
 
@@ -345,12 +345,10 @@ class Convolution {
   }
 
   // Writes `channels` output channels, `output`, `output + output_step`, ...
-  void finish(F* sums, int64_t ld, const F* bias, int channels, const Tile& tile, int64_t output, int64_t output_step,
-              Workspace& w) const {
+  void finish(const F* sums, int64_t ld, const F* bias, int channels, const Tile& tile, int64_t output,
+              int64_t output_step, Workspace& w) const {
     const int64_t plane = shape_.out_pixels(), begin = (tile.n * shape_.outputs + output) * plane + tile.first;
     const int64_t pixels = tile.pixels;
-    // The kernel reads whole vectors of pixels: define those beyond the last.
-    std::fill(sums + pixels * ld, sums + round_up(pixels, kernels_.lanes) * ld, F{0});
     if (stored_as<F>(arguments_.input)) {
       kernels_.finish(sums, ld, pixels, channels, bias, arguments_.activation,
                       static_cast<F*>(arguments_.output) + begin, output_step * plane);
@@ -372,7 +370,7 @@ class Convolution {
   const int64_t row_;  // elements per accumulator row
   const bool far_weights_;
   const int64_t accumulators_;  // per pixel
-  const int64_t step_, tiles_;  // pixels per tile, tiles per image
+  const PixelTiles tiles_;      // of an image
   const int64_t tile_;          // room for a tile's pixels: whole vectors
   const int64_t parts_;         // of the outputs, each a task of its own
   BlockedImage<F> image_;

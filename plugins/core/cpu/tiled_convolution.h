@@ -136,7 +136,7 @@ class PackedWeights {
   std::vector<unsigned char, AlignedAllocator<unsigned char>> packed_;
   std::vector<int32_t> weight_sums_;
   std::vector<F> scale_;
-  std::vector<F> values_;
+  std::vector<F, AlignedAllocator<F>> values_;
 };
 
 // Runs one convolution. Thread-safe for shared weights.
