@@ -85,15 +85,14 @@ ChannelPlan make_plan(const ConvolutionShape& shape, const MatrixKernels<F>& mat
 // Whether products of whole blocks are faster: no block may belong to several groups, and what does not fill it is
 // lost.
 template <class F>
-bool suits_whole_blocks(const ConvolutionShape& shape, const ChannelPlan& plan) {
+bool suits_whole_blocks(const ConvolutionShape& shape, const ChannelPlan& plan, const MatrixKernels<F>& matrix) {
   if (shape.depthwise() || plan.planes) return false;
   for (const ChannelPlan::Block& block : plan.blocks) {
     if (block.segments.size() != 1) return false;
   }
-  constexpr int64_t most = 2;  // times the products asked for
   const int64_t row = plan.vectors * tile_kernels<F>().lanes;
   const int64_t multiplied = static_cast<int64_t>(plan.blocks.size()) * plan.block_width * plan.columns * row;
-  return multiplied <= most * shape.channels * plan.outputs_per_group;
+  return multiplied < matrix.speed * shape.channels * plan.outputs_per_group;
 }
 
 }  // namespace
@@ -143,7 +142,7 @@ PackedWeights<F>::PackedWeights(const TensorView& weight, int64_t groups, int64_
   plan_ = make_plan(shape, *matrix_);
   if (const MatrixKernels<F>* special = special_products<F>(products)) {
     ChannelPlan plan = make_plan(shape, *special);
-    if (suits_whole_blocks<F>(shape, plan)) {
+    if (suits_whole_blocks<F>(shape, plan, *special)) {
       matrix_ = special;
       plan_ = std::move(plan);
     }

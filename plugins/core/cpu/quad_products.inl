@@ -105,6 +105,7 @@ constexpr MatrixKernels<float> kQuadKernels = {
     kQuadDepth,
     true,
     kQuadVectors,
+    3,
     false,
     sample<float, Bilinear, QuadPanel>,
     sample<float, Exact, QuadPanel>,

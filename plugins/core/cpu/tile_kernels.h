@@ -70,12 +70,12 @@ struct Product {
   const void* weight;
   bool far_weight;  // too large for the second-level cache: worth fetching long before it is used
   int vectors;
+  int outputs;  // that exist, of vectors * lanes: the other weights are 0
   F* tile;
   bool accumulate;
   // Where the finished sums go, [channel][pixel], fetched into the cache meanwhile; null: not yet finished.
   const F* out;
   int64_t out_stride;
-  int out_channels;
 };
 
 // One way to multiply samples by weights. What panels and packed weights look like, only its functions know.
@@ -88,6 +88,7 @@ struct MatrixKernels {
   int depth_multiple;      // channels per block are a multiple of it
   bool whole_blocks;       // products take all channels of a block: no two groups may share one
   int vectors;             // of a row of accumulators; 0: one or two
+  int speed;               // products in the time of one by `fused`: what whole blocks waste must be less
   bool finite_only;        // values that are not finite spoil more sums than they should
 
   // Fills a panel from one channel block.

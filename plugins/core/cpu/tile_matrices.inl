@@ -136,6 +136,14 @@ struct alignas(64) TileConfiguration {
     _tile_dpbf16ps(left, a, 6);                \
     _tile_dpbf16ps(right, a, 7);               \
   }
+#define DEPLOYDCN_COLUMN_PRODUCTS(upper, lower) \
+  if constexpr (kTiles == Tiles::kBytes) {      \
+    _tile_dpbusd(upper, 4, 6);                  \
+    _tile_dpbusd(lower, 5, 6);                  \
+  } else {                                      \
+    _tile_dpbf16ps(upper, 4, 6);                \
+    _tile_dpbf16ps(lower, 5, 6);                \
+  }
 
 constexpr int kSums = kColumns * kTileRows * kTileRows;              // of 16 pixels
 constexpr int64_t kSumBytes = kColumns * kTileRows * sizeof(float);  // a row of sums
@@ -192,7 +200,73 @@ void multiply_square(const unsigned char* upper, const unsigned char* lower, con
   _tile_stored(3, next + kTileRows, kSumBytes);
 }
 
-// 16 pixels x 32 outputs. Two sets of sums, because a product waits for the one before it on the same sums.
+// One vector of sums, of numbers or of whole numbers.
+template <Tiles kTiles>
+inline __attribute__((always_inline)) void add_sums(float* sums, const float* others) {
+  if constexpr (kTiles == Tiles::kBytes) {
+    const Integers<float> sum = load_whole(sums) + load_whole(others);
+    __builtin_memcpy(sums, &sum, sizeof sum);
+  } else {
+    store<float>(sums, load<float>(sums) + load<float>(others));
+  }
+}
+
+// 32 pixels x 16 outputs; those of the other column become 0. Two sets of sums, because a product waits for the one
+// before it on the same sums.
+template <Tiles kTiles>
+void multiply_column(const unsigned char* upper, const unsigned char* lower, const unsigned char* weight, int64_t steps,
+                     float* sums, bool accumulate) {
+  alignas(64) float others[kSums];
+  if (accumulate) {
+    _tile_loadd(0, sums, kSumBytes);
+    _tile_loadd(1, sums + kSums, kSumBytes);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+  }
+  _tile_zero(2);
+  _tile_zero(3);
+  for (int64_t step = 0; step < steps; ++step) {
+    DEPLOYDCN_SAMPLES(4, upper);
+    DEPLOYDCN_SAMPLES(5, lower);
+    _tile_loadd(6, weight, 64);
+    if (kTiles == Tiles::kFloat32 || step % 2 == 0) {
+      DEPLOYDCN_COLUMN_PRODUCTS(0, 1);
+    } else {
+      DEPLOYDCN_COLUMN_PRODUCTS(2, 3);
+    }
+    if constexpr (kTiles == Tiles::kFloat32) {
+      _tile_loadd(6, weight + kWeightBytes, 64);
+      DEPLOYDCN_COLUMN_PRODUCTS(2, 3);  // 0, 1
+      DEPLOYDCN_SAMPLES(4, upper + kTileBytes);
+      DEPLOYDCN_SAMPLES(5, lower + kTileBytes);
+      DEPLOYDCN_COLUMN_PRODUCTS(0, 1);  // 1, 1
+      _tile_loadd(6, weight, 64);
+      DEPLOYDCN_COLUMN_PRODUCTS(2, 3);  // 1, 0
+      DEPLOYDCN_SAMPLES(4, upper + 2 * kTileBytes);
+      DEPLOYDCN_SAMPLES(5, lower + 2 * kTileBytes);
+      DEPLOYDCN_COLUMN_PRODUCTS(0, 1);  // 2, 0
+      DEPLOYDCN_SAMPLES(4, upper);
+      DEPLOYDCN_SAMPLES(5, lower);
+      _tile_loadd(6, weight + 2 * kWeightBytes, 64);
+      DEPLOYDCN_COLUMN_PRODUCTS(2, 3);  // 0, 2
+    }
+    upper += kParts<kTiles> * kTileBytes;
+    lower += kParts<kTiles> * kTileBytes;
+    weight += kParts<kTiles> * kWeightBytes;
+  }
+  _tile_stored(0, sums, kSumBytes);
+  _tile_stored(1, sums + kSums, kSumBytes);
+  _tile_stored(2, others, 64);
+  _tile_stored(3, others + kTileRows * kTileRows, 64);
+  asm volatile("" ::: "memory");  // the compiler does not know that these stores write memory
+  for (int row = 0; row < 2 * kTileRows; ++row, sums += kColumns * kTileRows) {
+    add_sums<kTiles>(sums, others + row * kTileRows);
+    store<float>(sums + kTileRows, Vector<float>{});
+  }
+}
+
+// 16 pixels x 32 outputs, two sets of sums as well.
 template <Tiles kTiles>
 void multiply_row(const unsigned char* sample, const unsigned char* weight, int64_t steps, float* sums,
                   bool accumulate) {
@@ -234,14 +308,7 @@ void multiply_row(const unsigned char* sample, const unsigned char* weight, int6
   _tile_stored(2, others, kSumBytes);
   _tile_stored(3, others + kTileRows, kSumBytes);
   asm volatile("" ::: "memory");  // the compiler does not know that these stores write memory
-  for (int i = 0; i < kSums; i += Simd<float>::kLanes) {
-    if constexpr (kTiles == Tiles::kBytes) {
-      const Integers<float> sum = load_whole(sums + i) + load_whole(others + i);
-      __builtin_memcpy(sums + i, &sum, sizeof sum);
-    } else {
-      store<float>(sums + i, load<float>(sums + i) + load<float>(others + i));
-    }
-  }
+  for (int i = 0; i < kSums; i += Simd<float>::kLanes) add_sums<kTiles>(sums + i, others + i);
 }
 
 template <Tiles kTiles>
@@ -257,14 +324,15 @@ void multiply_tiles(const Product<float>& product) {
   const auto* panel = static_cast<const unsigned char*>(product.panel);
   const auto* weight = static_cast<const unsigned char*>(product.weight);
   for (int64_t p = 0; p < product.pixels; p += 2 * kTileRows) {
-    for (int c = 0; product.out && c < product.out_channels; ++c) {
+    for (int c = 0; product.out && c < product.outputs; ++c) {
       __builtin_prefetch(product.out + c * product.out_stride + p, 1);
       __builtin_prefetch(product.out + c * product.out_stride + p + kTileRows, 1);
     }
     const unsigned char* samples = panel + p / kTileRows * group;
     float* sums = product.tile + p * kColumns * kTileRows;
     if (product.pixels - p > kTileRows) {
-      multiply_square<kTiles>(samples, samples + group, weight, steps, sums, product.accumulate);
+      const auto multiply = product.outputs > kTileRows ? multiply_square<kTiles> : multiply_column<kTiles>;
+      multiply(samples, samples + group, weight, steps, sums, product.accumulate);
     } else {
       multiply_row<kTiles>(samples, weight, steps, sums, product.accumulate);
     }
@@ -284,6 +352,7 @@ constexpr MatrixKernels<float> kTileKernels = {
     kTileDepth<kTiles>,
     true,
     kColumns,
+    kTiles == Tiles::kFloat32 ? 2 : 4,
     kTiles == Tiles::kFloat32,
     sample<float, Bilinear, TilePanel<kTiles>>,
     sample<float, Exact, TilePanel<kTiles>>,

@@ -106,7 +106,7 @@ void multiply_vectors(const Product<F>& product, Indices<I...>) {
                  static_cast<int>((lines + chunks - 1) / chunks)};
   for (int64_t i = 0, p = 0; i < chunks; ++i) {
     const int64_t rows = pixels / chunks + (i < pixels % chunks ? 1 : 0);
-    for (int c = 0; product.out && c < product.out_channels; ++c)
+    for (int c = 0; product.out && c < product.outputs; ++c)
       __builtin_prefetch(product.out + c * product.out_stride + p, 1);
     kernels[rows - 1](product, p, later);
     later.weight += product.taps * product.depth / kStepsPerLater * later.lines * kLine<F>;
@@ -136,6 +136,7 @@ constexpr MatrixKernels<F> kFused = {
     1,
     false,
     0,
+    1,
     false,
     sample<F, Sample, RowPanel<F>>,
     sample<F, Exact, RowPanel<F>>,

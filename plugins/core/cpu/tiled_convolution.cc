@@ -190,11 +190,11 @@ class Convolution {
       product.out_stride = shape_.out_pixels();
       const int64_t bytes = matrix_.pack(nullptr, product.taps * product.depth, static_cast<int>(row_), nullptr);
       for (int64_t column = tile.begin; column < tile.end; ++column) {
+        product.outputs = static_cast<int>(std::min<int64_t>(row_, plan_.outputs_per_group - column * row_));
         if (last) {
           const int64_t output = segment.group * plan_.outputs_per_group + column * row_;
           product.out = static_cast<const F*>(arguments_.output) +
                         (tile.n * shape_.outputs + output) * product.out_stride + tile.first;
-          product.out_channels = static_cast<int>(std::min<int64_t>(row_, plan_.outputs_per_group - column * row_));
         }
         product.weight = weight + column * bytes;
         product.tile = w.tile + (segment.group * plan_.columns + column) * tile_ * row_;
