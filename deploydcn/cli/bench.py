@@ -24,11 +24,12 @@ from deploydcn.bench import (
     write_markdown,
     write_plot,
 )
-from deploydcn.cli.options import InputFile, Json, Seed, Shapes, console, parse_shapes, print_json, table
+from deploydcn.cli.options import InputFile, Json, Seed, Shapes, console, parse_shapes, print_json
 from deploydcn.errors import InvalidArgument
 from deploydcn.files import read_npz
 from deploydcn.parity import random_inputs
 from deploydcn.runners import load
+from deploydcn.tables import table
 
 
 def command(

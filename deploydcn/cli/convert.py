@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from deploydcn.cli.options import InputFile, Json, Shapes, console, parse_shapes, print_json, table
+from deploydcn.cli.options import InputFile, Json, Shapes, console, parse_shapes, print_json
 from deploydcn.export import TARGETS, convert
 from deploydcn.files import read_npz
+from deploydcn.tables import table
 
 
 def command(

@@ -6,8 +6,9 @@ from dataclasses import asdict
 
 import typer
 
-from deploydcn.cli.options import Json, console, print_json, table
+from deploydcn.cli.options import Json, console, print_json
 from deploydcn.doctor import examine
+from deploydcn.tables import table
 
 
 def command(as_json: Json = False) -> None:

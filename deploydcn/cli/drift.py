@@ -19,10 +19,10 @@ from deploydcn.cli.options import (
     parse_numbers,
     parse_size,
     print_json,
-    table,
 )
 from deploydcn.precision import DTYPES, DriftReport, drift
 from deploydcn.quantization import METHODS
+from deploydcn.tables import table
 
 LOUDEST = 20
 """Rows of the table; --json has all."""

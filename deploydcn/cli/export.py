@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from deploydcn.cli.options import Json, console, parse_dynamic, print_json, table
+from deploydcn.cli.options import Json, console, parse_dynamic, print_json
 from deploydcn.errors import InvalidArgument
 from deploydcn.export import TARGETS, export_onnx
+from deploydcn.tables import table
 
 
 def command(

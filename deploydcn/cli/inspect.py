@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from deploydcn.cli.options import Json, console, print_json, table
+from deploydcn.cli.options import Json, console, print_json
 from deploydcn.export import TARGETS, inspect
+from deploydcn.tables import table
 
 
 def command(

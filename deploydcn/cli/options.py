@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from deploydcn.engine.report import Range
 from deploydcn.errors import InvalidArgument
@@ -103,13 +101,3 @@ def parse_numbers(name: str, text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise InvalidArgument(f"--{name} {text!r}; wanted numbers with commas between, as in 0.485,0.456,0.406") from None
-
-
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table with a title; every column but the first aligned to the right."""
-    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for index, column in enumerate(columns):
-        result.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
-    for row in rows:
-        result.add_row(*row)
-    return result

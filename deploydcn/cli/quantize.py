@@ -18,9 +18,9 @@ from deploydcn.cli.options import (
     parse_numbers,
     parse_size,
     print_json,
-    table,
 )
 from deploydcn.quantization import METHODS, OutputAgreement, quantize
+from deploydcn.tables import table
 
 
 def command(

@@ -9,10 +9,11 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from deploydcn.cli.options import InputFile, Json, Seed, Shapes, console, parse_shapes, print_json, table
+from deploydcn.cli.options import InputFile, Json, Seed, Shapes, console, parse_shapes, print_json
 from deploydcn.files import read_npz, replace_on_success
 from deploydcn.parity import random_inputs
 from deploydcn.runners import BACKENDS, load
+from deploydcn.tables import table
 
 
 def command(

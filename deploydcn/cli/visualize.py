@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from deploydcn.cli.options import InputFile, Json, console, print_json, table
+from deploydcn.cli.options import InputFile, Json, console, print_json
 from deploydcn.errors import InvalidArgument
 from deploydcn.files import read_npz
+from deploydcn.tables import table
 from deploydcn.visual import VisualReport, visualize
 
 

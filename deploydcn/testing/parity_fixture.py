@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from deploydcn.cli.verify import print_report
 from deploydcn.errors import DeployDcnError, InvalidArgument, MissingDependency, RuntimeFailure, UserError
 from deploydcn.parity import ParityReport, write_repro
 from deploydcn.parity.golden import Golden, GoldenCase, GoldenRunner, read_golden, record_golden, same_bytes, write_golden
 from deploydcn.parity.inputs import input_sets
 from deploydcn.parity.verify import as_runner, verify
+from deploydcn.report import print_report
 from deploydcn.runners import Runner
 from deploydcn.testing.pytest_plugin import MODULES, Record, parity_defaults, skip_or_fail
 
