@@ -39,7 +39,7 @@ def export_onnx(
         kwargs: example keyword arguments.
         dynamic_shapes: as torch.export takes it, or with names: ({0: "n", 2: "h", 3: "w"},), or {"x": {0: "n"}}.
         target: "ort" (our operators, for ONNX Runtime with deploydcn), "tensorrt" (our operators, as `build_engine` and trtexec
-            take them) or "standard" (ONNX operators only).
+            take them), "standard" (ONNX operators only) or "portable" (core operators of opset 16 only, without DeformConv).
         opset: 19 to 25; 20 when None.
         output_names: names for the outputs, in order.
         check: run the file at the example shape and at other sizes of every dynamic axis, and compare with PyTorch.

@@ -30,11 +30,13 @@ class LayerDrift:
 @dataclass(frozen=True)
 class Proposal:
     """A way to lower the model. exclude: patterns of nodes that stay in float32 beside those that always do, most useful first.
-    predicted_db, measured_db: signal to noise of the worst output."""
+    predicted_db, measured_db: signal to noise of the worst output. mismatch: why an output cannot be compared; measured_db is -inf
+    then."""
 
     exclude: tuple[str, ...]
     predicted_db: float
     measured_db: float
+    mismatch: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class DriftReport:
         lowered = sum(not layer.kept for layer in self.layers)
         text = f"{self.source}: {lowered} of {len(self.layers)} layers in {self.dtype}: {self.everything.measured_db:.1f} dB"
         text += f" (predicted {self.everything.predicted_db:.1f}) over {self.samples} samples"
+        if self.everything.mismatch:
+            text += f"; {self.everything.mismatch}"
         if self.target_db is None:
             return text
         if self.proposal is None:

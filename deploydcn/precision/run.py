@@ -64,7 +64,7 @@ def run(
         def judged(exclude: Sequence[str]) -> Proposal:
             active = lowering.active(exclude)
             measured = _measured(lowering, model, samples, scratch, exclude, progress=progress)
-            return Proposal(tuple(exclude), decibels(noise.together(active)), measured)
+            return Proposal(tuple(exclude), decibels(noise.together(active)), *measured)
 
         everything = judged(())
         proposal = None if target_db is None else _reach(lowering, noise, everything, target_db, judged)
@@ -110,8 +110,10 @@ def _reach(
     return best if best.measured_db >= target_db or best.exclude else None
 
 
-def _measured(lowering: Lowering, model: SwitchedModel, samples: Samples, path: Path, exclude: Sequence[str], *, progress: bool) -> float:
-    """Signal to noise of the worst output of the lowered model, over all samples."""
+def _measured(
+    lowering: Lowering, model: SwitchedModel, samples: Samples, path: Path, exclude: Sequence[str], *, progress: bool
+) -> tuple[float, str]:
+    """Signal to noise of the worst output of the lowered model, over all samples; why an output cannot be compared, else ""."""
     lowering.write(path, exclude)
     try:
         lowered = lowering.load(path)
@@ -124,7 +126,10 @@ def _measured(lowering: Lowering, model: SwitchedModel, samples: Samples, path: 
             if wanted[total.name].dtype.kind == "f":
                 total.add(wanted[total.name], got[total.name])
     found = [total.result() for total in sums if total.power or total.mismatch]
-    return min((-np.inf if item.mismatch else item.sqnr_db for item in found), default=np.inf)
+    for item in found:
+        if item.mismatch:
+            return -np.inf, f"output {item.name!r} cannot be compared: {item.mismatch}"
+    return min((item.sqnr_db for item in found), default=np.inf), ""
 
 
 def _layers(lowering: Lowering, noise: Noise) -> Iterator[LayerDrift]:

@@ -145,8 +145,8 @@ class Scaling:
         _at_least("--num-gpus", self.num_gpus, 0)
         _at_least("--upscale-delay", self.upscale_delay, 0)
         for name, requests in (("--ongoing", self.ongoing), ("--target-ongoing", self.target)):
-            if requests is not None and not requests > 0:
-                raise InvalidArgument(f"{name} is {requests:g}; wanted more than 0")
+            if requests is not None and not 0 < requests < math.inf:
+                raise InvalidArgument(f"{name} is {requests:g}; wanted a number above 0")
 
     @property
     def autoscales(self) -> bool:

@@ -72,6 +72,28 @@ def test_bfloat16_has_the_range(tmp_path: Path) -> None:
     assert report.everything.measured_db > 35
 
 
+class Selecting(nn.Module):
+    """Returns the pixels above 1; one of four is there by less than float16 tells apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 1, 1, bias=False)
+        nn.init.constant_(self.convolution.weight, 1 + 2**-12)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.convolution(x)
+        return y[y > 1]
+
+
+@pytest.mark.slow
+def test_why_an_output_cannot_be_compared_is_told(tmp_path: Path) -> None:
+    pixels = torch.tensor([0.5, 1.0, 2.0, 3.0]).reshape(1, 1, 2, 2)
+    deploydcn.export_onnx(Selecting(), pixels, tmp_path / "float.onnx", check=False)
+    report = deploydcn.drift(tmp_path / "float.onnx", {"x": pixels.numpy()}, dtype="fp16")
+    assert report.everything.measured_db == -np.inf
+    assert "cannot be compared: shape [2], wanted [3]" in report.summary()
+
+
 @pytest.mark.slow
 def test_one_loud_channel_ruins_8_bits_for_the_others(tmp_path: Path) -> None:
     """A scale per tensor, set by a channel a thousand times as loud, leaves nothing of the other channels of that tensor."""
