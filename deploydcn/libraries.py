@@ -17,6 +17,8 @@ ORT_LIBRARY = "libdeploydcn_ort.so"
 PLUGIN_LIBRARY = "libdeploydcn_trt.so"
 REPLACE_STANDARD = "deploydcn.replace_standard"
 BFLOAT16 = "deploydcn.bfloat16"
+BFLOAT16_ISAS = ("amx", "avx512bf16")
+"""Instruction sets whose products of bfloat16 are faster than those of float32."""
 
 
 def ort_library_path() -> Path:
@@ -51,9 +53,10 @@ def register_ort_ops(session_options: onnxruntime.SessionOptions, *, replace_sta
         session_options: the options the session will be created with.
         replace_standard: also run the standard `DeformConv` with our kernel: faster, and available on runtimes before
             1.25, which have none.
-        bfloat16: convolutions on the CPU may round the factors of their products to bfloat16 (8 bits) where the processor has
-            matrix tiles (`cpu_isa` is "amx"). Positions, interpolation and sums stay float32; results differ by about 0.2 %
-            of the largest. No effect on other processors, and on grouped convolutions of few channels.
+        bfloat16: convolutions on the CPU may round the factors of their products to bfloat16 (8 bits) where the processor
+            multiplies them faster (`cpu_isa` is one of BFLOAT16_ISAS). Positions, interpolation and sums stay float32;
+            results differ by about 0.2 % of the largest. No effect on other processors, and on grouped convolutions of few
+            channels.
     """
     if replace_standard:
         session_options.add_session_config_entry(REPLACE_STANDARD, "1")
@@ -63,8 +66,8 @@ def register_ort_ops(session_options: onnxruntime.SessionOptions, *, replace_sta
 
 
 def cpu_isa() -> str:
-    """The instruction set of the CPU kernels on this machine, or what DEPLOYDCN_CPU_ISA asks for: "amx", "avx512vnni", "avx512", "avx2" or
-    "baseline".
+    """The instruction set of the CPU kernels on this machine, or what DEPLOYDCN_CPU_ISA asks for: "amx", "avx512bf16", "avx512vnni",
+    "avx512", "avx2" or "baseline".
 
     Raises:
         UserError: this installation has no library, or DEPLOYDCN_CPU_ISA asks for what this processor does not run.

@@ -13,7 +13,7 @@ from onnx import helper
 from deploydcn._lazy import lazy_import
 from deploydcn.bench.layers import ConvLayer
 from deploydcn.bench.timing import Call
-from deploydcn.libraries import cpu_isa, register_ort_ops
+from deploydcn.libraries import BFLOAT16_ISAS, cpu_isa, register_ort_ops
 
 FED = ("X", "columns", "offset", "mask")
 """Inputs that a layer receives."""
@@ -39,7 +39,7 @@ def contenders(layer: ConvLayer, arrays: Mapping[str, np.ndarray]) -> dict[str, 
     if layer.deformable:
         ours = node_model("DeformConv2d", inputs, arrays, deformable, domain="deploydcn")
         found[OURS] = session(ours, arrays)
-        if cpu_isa() == "amx":  # elsewhere it is the same
+        if cpu_isa() in BFLOAT16_ISAS:  # elsewhere it is the same
             found[OURS_BFLOAT16] = session(
                 node_model("DeformConv2d", inputs, arrays, deformable, domain="deploydcn"), arrays, bfloat16=True
             )

@@ -12,7 +12,7 @@ import onnx
 
 from deploydcn.bench.contenders import NATIVE, NATIVE_SINCE, OURS, OURS_BFLOAT16, Contender, session, version
 from deploydcn.errors import UserError
-from deploydcn.libraries import cpu_isa
+from deploydcn.libraries import BFLOAT16_ISAS, cpu_isa
 
 PLAIN = "plain convolutions"
 
@@ -24,7 +24,7 @@ def contenders(path: Path, arrays: Mapping[str, np.ndarray], folder: Path) -> tu
     from deploydcn.export import convert
 
     found, notes = {OURS: session(str(path), arrays)}, []
-    if cpu_isa() == "amx":
+    if cpu_isa() in BFLOAT16_ISAS:
         found[OURS_BFLOAT16] = session(str(path), arrays, bfloat16=True)
     standard, plain = folder / "standard.onnx", folder / "plain.onnx"
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from deploydcn.libraries import BFLOAT16_ISAS
 from deploydcn.ops import OPS, Op, op_named
 from tests.conformance.backends import numpy_dtype
 from tests.conformance.strategies import STRATEGIES
@@ -28,7 +29,8 @@ def runnable_isas() -> list[str]:
     flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "").split()
     avx512 = {"avx512f", "avx512dq", "avx512bw", "avx512vl"}
     amx = {*avx512, "amx_tile", "amx_bf16", "amx_int8"}
-    needs = {"avx2": {"avx2", "fma"}, "avx512": avx512, "avx512vnni": {*avx512, "avx512_vnni"}, "amx": amx}
+    vnni = {*avx512, "avx512_vnni"}
+    needs = {"avx2": {"avx2", "fma"}, "avx512": avx512, "avx512vnni": vnni, "avx512bf16": {*vnni, "avx512_bf16"}, "amx": amx}
     return ["baseline", *(isa for isa, wanted in needs.items() if wanted <= set(flags))]
 
 
@@ -52,15 +54,23 @@ def test_every_isa_under_asan_and_ubsan(op: Op, isa: str) -> None:
         assert_equal_reference(op, cases, run_driver(cases, sanitizers="address,undefined", threads=2, isa=isa))
 
 
-@pytest.mark.parametrize("op", [op for op in OPS if op.spec.type_rows[0]["T"] == "float32"], ids=lambda op: op.spec.snake_name)
-def test_bfloat16_products_round_their_factors_only(op: Op) -> None:
-    cases = table(op, op.spec.type_rows[0])
-    results = run_driver(cases, sanitizers="address,undefined", threads=2, bfloat16=True)
+def assert_factors_rounded_only(cases: list[DriverCase], results: list[Any]) -> None:
     for case, result in zip(cases, results, strict=True):
         assert not isinstance(result, str), result
-        error = largest_error(result, op.reference(case.inputs, case.attributes))
+        error = largest_error(result, op_named(case.spec.name).reference(case.inputs, case.attributes))
         # Half a unit of 8 bits on either factor: 2^-8 of a product, and few sums are all of one sign.
         assert error <= 4e-3, (case.attributes, {name: value.shape for name, value in case.inputs.items()})
+
+
+# Elsewhere the option changes nothing.
+ROUNDING_ISAS = [isa for isa in runnable_isas() if isa in BFLOAT16_ISAS] or ["baseline"]
+
+
+@pytest.mark.parametrize("isa", ROUNDING_ISAS)
+@pytest.mark.parametrize("op", [op for op in OPS if op.spec.type_rows[0]["T"] == "float32"], ids=lambda op: op.spec.snake_name)
+def test_bfloat16_products_round_their_factors_only(op: Op, isa: str) -> None:
+    cases = table(op, op.spec.type_rows[0])
+    assert_factors_rounded_only(cases, run_driver(cases, sanitizers="address,undefined", threads=2, bfloat16=True, isa=isa))
 
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.spec.snake_name)
@@ -96,22 +106,31 @@ def test_steps_beyond_every_image_overflow_nothing() -> None:
 EDGES = [15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 95, 97, 129]
 
 
-@pytest.mark.parametrize("isa", runnable_isas())
-def test_sizes_around_whole_vectors_tiles_and_blocks(isa: str) -> None:
+def edge_cases() -> Iterator[DriverCase]:
     """Channels, outputs and pixels each take every size of EDGES, in an order of their own."""
     rng = np.random.default_rng(1)
     types = {"T": "float32", "T1": "float32"}
-    cases = []
     for index, channels in enumerate(EDGES):
         outputs, pixels = EDGES[(5 * index + 3) % len(EDGES)], EDGES[(8 * index + 1) % len(EDGES)] * (1 + 2 * (index % 2))
         shapes = {"X": (1, channels, 1, pixels), "W": (outputs, channels, 1, 3), "offset": (1, 6, 1, pixels)}
         inputs = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
-        cases.append(DriverCase(op_named("DeformConv2d").spec, inputs, {"pads": (0, 1, 0, 1)}, types))
+        yield DriverCase(op_named("DeformConv2d").spec, inputs, {"pads": (0, 1, 0, 1)}, types)
         plain = {"X": inputs["X"], "W": inputs["W"]}
-        cases.append(DriverCase(op_named("GroupedConv2d").spec, plain, {"pads": (0, 1, 0, 1)}, {"T": "float32"}))
+        yield DriverCase(op_named("GroupedConv2d").spec, plain, {"pads": (0, 1, 0, 1)}, {"T": "float32"})
+
+
+@pytest.mark.parametrize("isa", runnable_isas())
+def test_sizes_around_whole_vectors_tiles_and_blocks(isa: str) -> None:
+    cases = list(edge_cases())
     results = run_driver(cases, sanitizers="address,undefined", threads=2, isa=isa)
     for case, result in zip(cases, results, strict=True):
         assert_equal_reference(op_named(case.spec.name), [case], [result])
+
+
+@pytest.mark.parametrize("isa", ROUNDING_ISAS)
+def test_bfloat16_products_of_sizes_around_whole_vectors_tiles_and_blocks(isa: str) -> None:
+    cases = list(edge_cases())
+    assert_factors_rounded_only(cases, run_driver(cases, sanitizers="address,undefined", threads=2, bfloat16=True, isa=isa))
 
 
 @pytest.mark.parametrize("isa", runnable_isas())

@@ -28,18 +28,15 @@ ConvolutionShape weight_shape(const Shape& weight, int64_t groups, int64_t offse
 // The width that wastes least on padding; each block also costs about eight channels' worth of loop overhead.
 int choose_block_width(int64_t channels, int lanes, int multiple) {
   int best = 4 * lanes;
-  for (int width : {2 * lanes, lanes}) {
+  for (int width : {3 * lanes, 2 * lanes, lanes}) {
     const auto cost = [&](int w) { return ceil_div(channels, w) * (w + 8); };
     if (width % multiple == 0 && cost(width) < cost(best)) best = width;
   }
   return best;
 }
 
-// Two vectors per row use the registers best; one wastes less when few outputs remain.
-int choose_vectors(int64_t outputs, int lanes) {
-  const int64_t one = ceil_div(outputs, lanes), two = 2 * ceil_div(outputs, 2 * lanes);
-  return one * 115 < two * 100 ? 1 : 2;
-}
+// Two vectors per row use the registers best.
+int choose_vectors(int64_t outputs, int lanes) { return outputs <= lanes ? 1 : 2; }
 
 // The narrowest block that no group of channels straddles, so that planes of samples stay near; 0: there is none.
 int choose_plane_width(int64_t per_offset_group, int64_t per_group, int lanes) {
@@ -126,7 +123,7 @@ const MatrixKernels<F>* special_products(Products products) {
   switch (products) {
     case Products::kFused: return nullptr;
     case Products::kFloat32: return tile_kernels<F>().tiled;
-    case Products::kBFloat16: return tile_kernels<F>().tiled_bfloat16;
+    case Products::kBFloat16: return tile_kernels<F>().bfloat16;
     case Products::kBytes: return tile_kernels<F>().whole;
   }
   throw InternalError("unknown products");

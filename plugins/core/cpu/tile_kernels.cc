@@ -33,6 +33,10 @@ namespace avx512vnni {
 extern const TileKernels<float> kFloat;
 extern const TileKernels<double> kDouble;
 }  // namespace avx512vnni
+namespace avx512bf16 {
+extern const TileKernels<float> kFloat;
+extern const TileKernels<double> kDouble;
+}  // namespace avx512bf16
 namespace amx {
 extern const TileKernels<float> kFloat;
 extern const TileKernels<double> kDouble;
@@ -55,6 +59,7 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 }
 bool has_avx512vnni() { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+bool has_avx512bf16() { return has_avx512vnni() && __builtin_cpu_supports("avx512bf16"); }
 // Linux lends the tiles' registers on request, once for all threads of the process.
 bool has_amx() {
 #if defined(__linux__)
@@ -73,6 +78,7 @@ bool has_amx() {
 const Isa kIsas[] = {
 #if defined(__x86_64__)
     {"amx", has_amx, amx::kFloat, amx::kDouble},
+    {"avx512bf16", has_avx512bf16, avx512bf16::kFloat, avx512bf16::kDouble},
     {"avx512vnni", has_avx512vnni, avx512vnni::kFloat, avx512vnni::kDouble},
     {"avx512", has_avx512, avx512::kFloat, avx512::kDouble},
     {"avx2", has_avx2, avx2::kFloat, avx2::kDouble},

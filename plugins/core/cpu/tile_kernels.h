@@ -59,7 +59,8 @@ struct Corners {
 };
 
 // tile[pixel][vectors * lanes] (+)= sum over taps and depth of panel[pixel][tap * tap_stride + channel + k] *
-// weight[tap][k][vectors * lanes]. vectors is 1 or 2; without `accumulate` the tile is overwritten.
+// weight[tap][k][vectors * lanes]. vectors is 1 or 2; without `accumulate` the tile is overwritten. Sums of a vector
+// that has no outputs become 0.
 template <class F>
 struct Product {
   const void* panel;
@@ -157,8 +158,10 @@ struct TileKernels {
 
   // By fused multiply-add: of samples as they are, and rounded to whole numbers.
   MatrixKernels<F> fused, rounded;
-  // By the processor's matrix tiles: as precise, of numbers rounded to bfloat16. Null: it has none.
-  const MatrixKernels<F>*tiled, *tiled_bfloat16;
+  // As precise, by the processor's matrix tiles. Null: it has none.
+  const MatrixKernels<F>* tiled;
+  // Of samples and weights rounded to bfloat16. Null: no faster.
+  const MatrixKernels<F>* bfloat16;
   // Of samples and weights that are whole numbers of 8 bits, added up as such. Null: the processor cannot.
   const MatrixKernels<F>* whole;
 
@@ -204,7 +207,8 @@ struct TileKernels {
                      int64_t count, int64_t channels, F* out);
 };
 
-// The best kernels this processor runs, or those named by DEPLOYDCN_CPU_ISA (baseline, avx2, avx512, avx512vnni, amx).
+// The best kernels this processor runs, or those named by DEPLOYDCN_CPU_ISA (baseline, avx2, avx512, avx512vnni,
+// avx512bf16, amx).
 template <class F>
 const TileKernels<F>& tile_kernels();
 

@@ -10,7 +10,6 @@
 #include "core/cpu/depthwise_kernels.inl"
 #include "core/cpu/direct_kernels.inl"
 #include "core/cpu/point_kernels.inl"
-#include "core/cpu/quad_products.inl"
 #include "core/cpu/simd.inl"
 #include "core/cpu/tile_kernels.h"
 #include "core/cpu/tile_layouts.inl"
@@ -18,6 +17,7 @@
 #include "core/cpu/tile_products.inl"
 #include "core/cpu/tile_samples.inl"
 #include "core/cpu/whole_numbers.inl"
+#include "core/cpu/word_products.inl"
 
 namespace deploydcn::cpu {
 namespace {
@@ -37,7 +37,7 @@ constexpr TileKernels<F> kTable = {
     kFused<F, Bilinear>,
     kFused<F, Rounded>,
     kTiled<F, Tiles::kFloat32>,
-    kTiled<F, Tiles::kBFloat16>,
+    kTiled<F, Tiles::kBFloat16> ? kTiled<F, Tiles::kBFloat16> : kPairs<F>,
     kWhole<F>,
     round_to_bytes<F>,
     finite<F>,

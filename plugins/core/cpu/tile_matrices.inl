@@ -9,6 +9,7 @@
 // Whole numbers of 8 bits are multiplied as they are and summed in 32 bits, four in the place of two bfloat16.
 #pragma once
 
+#include "core/cpu/bfloat16.inl"
 #include "core/cpu/simd.inl"
 #include "core/cpu/tile_kernels.h"
 #include "core/cpu/tile_layouts.inl"
@@ -36,12 +37,6 @@ template <Tiles kTiles>
 constexpr int kParts = kTiles == Tiles::kFloat32 ? 3 : 1;
 template <Tiles kTiles>
 constexpr int kTileDepth = kTiles == Tiles::kBytes ? 64 : 32;  // channels
-
-// To the nearest bfloat16, ties to even, in the upper half; NaN stays NaN.
-inline __attribute__((always_inline)) Words round_to_upper(Vector<float> value) {
-  const Words word = reinterpret_cast<Words>(value);
-  return value == value ? word + 0x7fff + (word >> 16 & 1) : word;
-}
 
 // Panels are tiles of 16 pixels x 64 bytes, [16 pixels][64 bytes of channels][part]. A vector of channels c, its
 // neighbour of channels 16 + c and so on lie side by side: packing them takes no shuffles.
@@ -80,14 +75,6 @@ struct TilePanel {
   }
 };
 
-// The nearest bfloat16, ties to even; what is not finite stays so.
-inline uint32_t nearest(float value) {
-  uint32_t word;
-  __builtin_memcpy(&word, &value, sizeof word);
-  if ((word & 0x7f800000u) == 0x7f800000u) return word >> 16 | (word & 0xffffu ? 0x40u : 0u);
-  return (word + 0x7fffu + (word >> 16 & 1u)) >> 16;
-}
-
 // [channels of a tile][part][16 outputs]: tiles of 16 rows, each the two or four channels side by side of 16 outputs.
 template <Tiles kTiles>
 int64_t pack_tiles(const float* weights, int64_t depth, int row, void* out) {
@@ -103,7 +90,7 @@ int64_t pack_tiles(const float* weights, int64_t depth, int row, void* out) {
           static_cast<int8_t*>(out)[(step * columns + column) * kTileBytes + place] = static_cast<int8_t>(left);
         } else {
           for (int part = 0; part < kParts<kTiles>; ++part) {
-            const uint32_t word = nearest(left), wide = word << 16;
+            const uint32_t word = nearest_bfloat16(left), wide = word << 16;
             const int64_t tile = (step * kParts<kTiles> + part) * columns + column;
             static_cast<uint16_t*>(out)[tile * (kTileBytes / 2) + place] = static_cast<uint16_t>(word);
             float rounded;

@@ -46,10 +46,10 @@ struct Later {
 };
 constexpr int kStepsPerLater = 4;
 
-// kRows pixels x kVectors vectors of accumulators stay in registers over the whole depth.
-template <class F, int kRows, int kVectors, bool kFar>
+// kRows pixels x kVectors vectors of accumulators stay in registers over the whole depth; a row of the tile has kRow.
+template <class F, int kRows, int kVectors, int kRow, bool kFar>
 void multiply_rows(const Product<F>& product, int64_t pixel, Later<F> later) {
-  constexpr int n = Simd<F>::kLanes, ldc = kVectors * n;
+  constexpr int n = Simd<F>::kLanes, ldc = kRow * n;
   F* tile = product.tile + pixel * ldc;
   const F* weight = static_cast<const F*>(product.weight);
   Vector<F> sum[kRows][kVectors];
@@ -90,19 +90,19 @@ void multiply_rows(const Product<F>& product, int64_t pixel, Later<F> later) {
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) store<F>(tile + r * ldc + v * n, sum[r][v]);
+    for (int v = 0; v < kRow; ++v) store<F>(tile + r * ldc + v * n, v < kVectors ? sum[r][v] : Vector<F>{});
   }
 }
 
-template <class F, int kVectors, bool kFar, int... I>
+template <class F, int kVectors, int kRow, bool kFar, int... I>
 void multiply_vectors(const Product<F>& product, Indices<I...>) {
   using Kernel = void (*)(const Product<F>&, int64_t, Later<F>);
-  constexpr Kernel kernels[] = {multiply_rows<F, I + 1, kVectors, kFar>...};
+  constexpr Kernel kernels[] = {multiply_rows<F, I + 1, kVectors, kRow, kFar>...};
   constexpr int64_t max_rows = sizeof...(I);
   // Nearly equal chunks, so that none is short.
   const int64_t pixels = product.pixels, chunks = (pixels + max_rows - 1) / max_rows;
-  const int64_t lines = kVectors * kStepsPerLater;  // what a chunk of rows reads in so many steps
-  Later<F> later{static_cast<const F*>(product.weight) + product.taps * product.depth * kVectors * Simd<F>::kLanes,
+  const int64_t lines = kRow * kStepsPerLater;  // what a chunk of rows reads in so many steps
+  Later<F> later{static_cast<const F*>(product.weight) + product.taps * product.depth * kRow * Simd<F>::kLanes,
                  static_cast<int>((lines + chunks - 1) / chunks)};
   for (int64_t i = 0, p = 0; i < chunks; ++i) {
     const int64_t rows = pixels / chunks + (i < pixels % chunks ? 1 : 0);
@@ -113,18 +113,19 @@ void multiply_vectors(const Product<F>& product, Indices<I...>) {
     p += rows;
   }
 }
-template <class F, int kVectors>
+template <class F, int kVectors, int kRow>
 void multiply_from(const Product<F>& product) {
   using Rows = typename MakeIndices<DEPLOYDCN_MAX_ROWS>::type;
   if (product.far_weight) {
-    multiply_vectors<F, kVectors, true>(product, Rows());
+    multiply_vectors<F, kVectors, kRow, true>(product, Rows());
   } else {
-    multiply_vectors<F, kVectors, false>(product, Rows());
+    multiply_vectors<F, kVectors, kRow, false>(product, Rows());
   }
 }
 template <class F>
 void multiply(const Product<F>& product) {
-  return product.vectors == 2 ? multiply_from<F, 2>(product) : multiply_from<F, 1>(product);
+  if (product.vectors == 1) return multiply_from<F, 1, 1>(product);
+  return product.outputs > Simd<F>::kLanes ? multiply_from<F, 2, 2>(product) : multiply_from<F, 1, 2>(product);
 }
 
 template <class F, template <class> class Sample>

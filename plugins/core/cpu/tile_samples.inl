@@ -179,6 +179,9 @@ void sample(const SampledBlock<F>& block, const Taps<F>& taps, int tap_begin, in
     if (block.cb == Simd<F>::kLanes) {
       return sample_block<F, Sample, Panel, 1>(block, taps, tap_begin, tap_end, pixels, panel);
     }
+    if (block.cb == 3 * Simd<F>::kLanes) {
+      return sample_block<F, Sample, Panel, 3>(block, taps, tap_begin, tap_end, pixels, panel);
+    }
   }
   if constexpr (Panel::kVectors <= 2) {
     if (block.cb == 2 * Simd<F>::kLanes) {
@@ -245,6 +248,7 @@ void depthwise(const SampledBlock<F>& block, const Taps<F>& taps, int tap_count,
   switch (block.cb / Simd<F>::kLanes) {
     case 1: return depthwise_block<F, Sample, 1>(block, taps, tap_count, pixels, weight, out);
     case 2: return depthwise_block<F, Sample, 2>(block, taps, tap_count, pixels, weight, out);
+    case 3: return depthwise_block<F, Sample, 3>(block, taps, tap_count, pixels, weight, out);
     default: return depthwise_block<F, Sample, 4>(block, taps, tap_count, pixels, weight, out);
   }
 }

@@ -16,7 +16,10 @@ constexpr int64_t kPlaneBytes = 32 * 1024;  // planes of samples, which are read
 constexpr int64_t kDepthwisePixels = 1024;  // a page of every output channel
 
 inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-inline int64_t processors() { return std::max(1u, std::thread::hardware_concurrency()); }
+inline int64_t processors() {
+  static const int64_t count = std::max(1u, std::thread::hardware_concurrency());  // which reads files
+  return count;
+}
 
 // The output pixels of an image, cut into tiles whose sizes differ by one unit at most.
 class PixelTiles {

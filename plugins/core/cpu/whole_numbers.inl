@@ -1,6 +1,7 @@
 // Samples that are whole numbers of 8 bits: stored four to a word, their sums finished. Part of tile_kernels.inl.
 #pragma once
 
+#include "core/cpu/bfloat16.inl"
 #include "core/cpu/simd.inl"
 #include "core/cpu/tile_kernels.h"
 #include "core/cpu/tile_samples.inl"
@@ -11,8 +12,6 @@ namespace {
 // Products of whole numbers; null where the instruction set has none.
 template <class F>
 constexpr const MatrixKernels<F>* kWhole = nullptr;
-
-typedef uint32_t Words __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES)));
 
 // Four vectors of samples, rounded and counted from the lowest, from 0 to 255: one of each to a word. Channels c,
 // lanes + c, 2 * lanes + c and so on then lie side by side: packing them takes no shuffles.
