@@ -4,9 +4,14 @@
 #include <cstdint>
 
 #include "core/cpu/simd.inl"
+#include "core/cpu/tile_kernels.h"
 
 namespace deploydcn::cpu {
 namespace {
+
+// Products of bfloat16; null where they are no faster than those of float32.
+template <class F>
+constexpr const MatrixKernels<F>* kOfBFloat16 = nullptr;
 
 typedef uint32_t Words __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES)));
 

@@ -26,9 +26,9 @@ ConvolutionShape weight_shape(const Shape& weight, int64_t groups, int64_t offse
 }
 
 // The width that wastes least on padding; each block also costs about eight channels' worth of loop overhead.
-int choose_block_width(int64_t channels, int lanes, int multiple) {
-  int best = 4 * lanes;
-  for (int width : {3 * lanes, 2 * lanes, lanes}) {
+int choose_block_width(int64_t channels, int lanes, int vectors, int multiple) {
+  int best = vectors * lanes;
+  for (int width : {4 * lanes, 3 * lanes, 2 * lanes, lanes}) {
     const auto cost = [&](int w) { return ceil_div(channels, w) * (w + 8); };
     if (width % multiple == 0 && cost(width) < cost(best)) best = width;
   }
@@ -55,7 +55,9 @@ ChannelPlan make_plan(const ConvolutionShape& shape, const MatrixKernels<F>& mat
   const int plane_width = choose_plane_width(per_offset_group, per_group, lanes);
   plan.planes = std::min(per_group, plan.outputs_per_group) < lanes && shape.groups > 1 && !shape.depthwise() &&
                 shape.narrow() && shape.taps() <= kMostPlaneTaps && plane_width;
-  plan.block_width = plan.planes ? plane_width : choose_block_width(per_offset_group, lanes, matrix.depth_multiple);
+  plan.block_width =
+      plan.planes ? plane_width
+                  : choose_block_width(per_offset_group, lanes, tile_kernels<F>().vectors, matrix.depth_multiple);
   plan.vectors = matrix.vectors ? matrix.vectors : choose_vectors(plan.outputs_per_group, lanes);
   plan.columns = ceil_div(plan.outputs_per_group, plan.vectors * lanes);
   const int64_t most = matrix.most_values / plan.block_width;

@@ -135,6 +135,7 @@ template <class F>
 struct TileKernels {
   const char* isa;
   int lanes;     // elements per vector
+  int vectors;   // of the widest block of channels: 4 or 8; narrower ones have 1 to 4
   int max_rows;  // pixels the matrix kernel keeps in registers
 
   // Copies pixels [first, first + count) of `channels` planes into a blocked image of rows of `width` pixels, and the

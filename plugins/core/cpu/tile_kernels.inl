@@ -7,6 +7,7 @@
 //
 // Accuracy: sums in F in the order tap, channel; positions are exact (see bilinear_tap).
 
+#include "core/cpu/bfloat16.inl"
 #include "core/cpu/depthwise_kernels.inl"
 #include "core/cpu/direct_kernels.inl"
 #include "core/cpu/point_kernels.inl"
@@ -28,6 +29,7 @@ template <class F>
 constexpr TileKernels<F> kTable = {
     DEPLOYDCN_STRING(DEPLOYDCN_ISA),
     Simd<F>::kLanes,
+    kWidestBlock<F>,
     DEPLOYDCN_MAX_ROWS,
     block_pixels<F>,
     bilinear_tap<F>,
@@ -36,8 +38,8 @@ constexpr TileKernels<F> kTable = {
     sample_planes<F, Rounded>,
     kFused<F, Bilinear>,
     kFused<F, Rounded>,
-    kTiled<F, Tiles::kFloat32>,
-    kTiled<F, Tiles::kBFloat16> ? kTiled<F, Tiles::kBFloat16> : kPairs<F>,
+    kTiled<F>,
+    kOfBFloat16<F>,
     kWhole<F>,
     round_to_bytes<F>,
     finite<F>,

@@ -26,7 +26,7 @@ namespace {
 // What the tiles hold: numbers in three parts, numbers rounded to one, whole numbers.
 enum class Tiles { kFloat32, kBFloat16, kBytes };
 
-template <class F, Tiles kTiles>
+template <class F>
 constexpr const MatrixKernels<F>* kTiled = nullptr;
 
 #if defined(__AMX_BF16__)
@@ -349,8 +349,10 @@ constexpr MatrixKernels<float> kTileKernels = {
     kTiles == Tiles::kBytes ? finish_whole : nullptr,
 };
 
-template <Tiles kTiles>
-constexpr const MatrixKernels<float>* kTiled<float, kTiles> = &kTileKernels<kTiles>;
+template <>
+constexpr const MatrixKernels<float>* kTiled<float> = &kTileKernels<Tiles::kFloat32>;
+template <>
+constexpr const MatrixKernels<float>* kOfBFloat16<float> = &kTileKernels<Tiles::kBFloat16>;
 template <>
 constexpr const MatrixKernels<float>* kWhole<float> = &kTileKernels<Tiles::kBytes>;
 

@@ -116,8 +116,8 @@ void multiply_vectors(const Product<F>& product, Indices<I...>) {
 template <class F, int kVectors, int kRow>
 void multiply_from(const Product<F>& product) {
   using Rows = typename MakeIndices<DEPLOYDCN_MAX_ROWS>::type;
-  if (product.far_weight) {
-    multiply_vectors<F, kVectors, kRow, true>(product, Rows());
+  if (kVectors == 2 && product.far_weight) {
+    multiply_vectors<F, kVectors, kRow, kVectors == 2>(product, Rows());
   } else {
     multiply_vectors<F, kVectors, kRow, false>(product, Rows());
   }

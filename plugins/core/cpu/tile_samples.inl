@@ -147,6 +147,26 @@ struct Exact {
   inline __attribute__((always_inline)) Vector<F> operator()(int c) const { return load<F>(pixel + c); }
 };
 
+// Vectors of the widest block: those of 256 bytes, so that four weights serve many channels.
+template <class F>
+constexpr int kWidestBlock = DEPLOYDCN_VECTOR_BYTES >= 32 ? 256 / DEPLOYDCN_VECTOR_BYTES : 8;
+
+template <int kVectors>
+struct Vectors {
+  constexpr operator int() const { return kVectors; }
+};
+// Calls run(Vectors<N>()), N vectors of `cb` channels.
+template <class F, class Run>
+inline __attribute__((always_inline)) void by_vectors(int cb, const Run& run) {
+  switch (cb / Simd<F>::kLanes) {
+    case 1: return run(Vectors<1>());
+    case 2: return run(Vectors<2>());
+    case 3: return run(Vectors<3>());
+    case 4: return run(Vectors<4>());
+    default: return run(Vectors<8>());
+  }
+}
+
 // Panel: where the samples of a pixel go, kVectors vectors at a time (RowPanel, TilePanel).
 template <class F, template <class> class Sample, class Panel, int kVectors>
 void sample_block(const SampledBlock<F>& given, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
@@ -160,7 +180,7 @@ void sample_block(const SampledBlock<F>& given, const Taps<F>& taps, int tap_beg
     Panel out(panel, p, (tap_end - tap_begin) * cb);
     for (int t = tap_begin; t < tap_end; ++t) {
       const Sample<F> sample(block, *index, weights);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int c = 0; c < cb; c += Panel::kVectors * n) {
         Vector<F> values[Panel::kVectors];
 #pragma GCC unroll 4
@@ -175,20 +195,12 @@ void sample_block(const SampledBlock<F>& given, const Taps<F>& taps, int tap_beg
 template <class F, template <class> class Sample, class Panel>
 void sample(const SampledBlock<F>& block, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
             void* panel) {
-  if constexpr (Panel::kVectors == 1) {
-    if (block.cb == Simd<F>::kLanes) {
-      return sample_block<F, Sample, Panel, 1>(block, taps, tap_begin, tap_end, pixels, panel);
+  const auto run = [&](auto vectors) __attribute__((always_inline)) {
+    if constexpr (vectors % Panel::kVectors == 0 && vectors <= kWidestBlock<F>) {
+      sample_block<F, Sample, Panel, vectors>(block, taps, tap_begin, tap_end, pixels, panel);
     }
-    if (block.cb == 3 * Simd<F>::kLanes) {
-      return sample_block<F, Sample, Panel, 3>(block, taps, tap_begin, tap_end, pixels, panel);
-    }
-  }
-  if constexpr (Panel::kVectors <= 2) {
-    if (block.cb == 2 * Simd<F>::kLanes) {
-      return sample_block<F, Sample, Panel, 2>(block, taps, tap_begin, tap_end, pixels, panel);
-    }
-  }
-  return sample_block<F, Sample, Panel, 4>(block, taps, tap_begin, tap_end, pixels, panel);
+  };
+  by_vectors<F>(block.cb, run);
 }
 
 // As many pixels as a vector has lanes, a vector of channels at a time, turned around in registers.
@@ -235,22 +247,22 @@ void depthwise_block(const SampledBlock<F>& given, const Taps<F>& taps, int tap_
       const Sample<F> sample(block, *index, weights);
       index += taps.stride;
       weights += Sample<F>::kWeights * taps.stride;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) sum[v] += sample(v * n) * load<F>(weight + t * cb + v * n);
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) store<F>(out + v * n, sum[v]);
   }
 }
 template <class F, template <class> class Sample>
 void depthwise(const SampledBlock<F>& block, const Taps<F>& taps, int tap_count, int64_t pixels, const F* weight,
                F* out) {
-  switch (block.cb / Simd<F>::kLanes) {
-    case 1: return depthwise_block<F, Sample, 1>(block, taps, tap_count, pixels, weight, out);
-    case 2: return depthwise_block<F, Sample, 2>(block, taps, tap_count, pixels, weight, out);
-    case 3: return depthwise_block<F, Sample, 3>(block, taps, tap_count, pixels, weight, out);
-    default: return depthwise_block<F, Sample, 4>(block, taps, tap_count, pixels, weight, out);
-  }
+  const auto run = [&](auto vectors) __attribute__((always_inline)) {
+    if constexpr (vectors <= kWidestBlock<F>) {
+      depthwise_block<F, Sample, vectors>(block, taps, tap_count, pixels, weight, out);
+    }
+  };
+  by_vectors<F>(block.cb, run);
 }
 
 }  // namespace

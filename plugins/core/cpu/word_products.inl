@@ -13,10 +13,6 @@
 namespace deploydcn::cpu {
 namespace {
 
-// Products of words of bfloat16; null where the instruction set has none.
-template <class F>
-constexpr const MatrixKernels<F>* kPairs = nullptr;
-
 #if defined(__AVX512VNNI__)
 
 enum class Words32 { kBytes, kBFloat16 };
@@ -166,7 +162,7 @@ template <>
 constexpr const MatrixKernels<float>* kWhole<float> = &kWordKernels<Words32::kBytes>;
 #if defined(__AVX512BF16__)
 template <>
-constexpr const MatrixKernels<float>* kPairs<float> = &kWordKernels<Words32::kBFloat16>;
+constexpr const MatrixKernels<float>* kOfBFloat16<float> = &kWordKernels<Words32::kBFloat16>;
 #endif
 
 #endif
