@@ -63,7 +63,7 @@ class Attention {
         points_(static_cast<int64_t>(call.points.size())),
         padded_(ceil_div(call.heads * points_, kPadding) * kPadding),
         row_(call.heads * call.channels),
-        converts_(call.value.dtype != (sizeof(F) == 4 ? DType::kFloat32 : DType::kFloat64)),
+        converts_(call.value.dtype != own_type()),
         table_(call.points, call.heads, padded_),
         copy_(context, converts_ ? element_count(call.value.shape) : 0),
         zeros_(context, call.channels) {
@@ -86,6 +86,8 @@ class Attention {
     Corners<F> corners;
     F* out;
   };
+
+  static constexpr DType own_type() { return sizeof(F) == 4 ? DType::kFloat32 : DType::kFloat64; }
 
   void copy_value() {
     const int64_t count = element_count(call_.value.shape);
@@ -115,11 +117,10 @@ class Attention {
     const QueryGrid& grid = call_.grid;
     for (int64_t q = first; q < last; ++q) {
       const int64_t query = n * call_.queries + q;
-      load(call_.positions, query, 2 * points_, w.positions);
-      load(call_.weights, query, points_, w.weights);
-      for (int64_t m = 0; call_.softmax && m < call_.heads; ++m) softmax(w.weights + m * points_, points_);
+      const F* positions = numbers(call_.positions, query, 2 * points_, w.positions);
+      const F* weights = call_.softmax ? shares(query, w.weights) : numbers(call_.weights, query, points_, w.weights);
       kernels_.locate_points(table_.view(), grid.first_y + static_cast<double>(q / grid.width) * grid.step_y,
-                             grid.first_x + static_cast<double>(q % grid.width) * grid.step_x, w.positions, w.weights,
+                             grid.first_x + static_cast<double>(q % grid.width) * grid.step_x, positions, weights,
                              w.corners);
       F* out = converts_ ? w.out : static_cast<F*>(call_.output) + query * row_;
       for (int64_t m = 0; m < call_.heads; ++m) {
@@ -130,7 +131,21 @@ class Attention {
     }
   }
 
-  // `count` numbers of every head of a query, one head behind the other.
+  // `count` numbers of every head of a query, one head behind the other, and whatever fills the last vector of points:
+  // in place where they lie so and as many queries follow, each of which has a point.
+  const F* numbers(const PointData& from, int64_t query, int64_t count, F* buffer) const {
+    const bool follow = query + kPadding <= call_.batch * call_.queries;
+    if (follow && from.head_stride == count && from.dtype == own_type()) {
+      return static_cast<const F*>(from.data) + from.first + query * from.query_stride;
+    }
+    load(from, query, count, buffer);
+    return buffer;
+  }
+  const F* shares(int64_t query, F* buffer) const {
+    load(call_.weights, query, points_, buffer);
+    for (int64_t m = 0; m < call_.heads; ++m) softmax(buffer + m * points_, points_);
+    return buffer;
+  }
   void load(const PointData& from, int64_t query, int64_t count, F* to) const {
     const int64_t first = from.first + query * from.query_stride;
     if (from.head_stride == count) return load_as<F>(from.data, from.dtype, first, call_.heads * count, to);

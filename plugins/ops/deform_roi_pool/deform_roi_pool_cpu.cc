@@ -6,6 +6,7 @@
 
 #include "core/cpu/blocked_image.h"
 #include "core/cpu/boxes.h"
+#include "core/cpu/thread_arena.h"
 #include "ops/deform_roi_pool/bin_samples.h"
 #include "ops/deform_roi_pool/spec.gen.h"
 
@@ -52,30 +53,33 @@ struct WeightedPixels {
   // All pairs, as shares of a mean over `count` samples. width: of the image.
   void collect(const std::vector<WeightedPixel<F>>& rows, const std::vector<WeightedPixel<F>>& columns, int64_t width,
                F count) {
-    pixels.clear();
-    weights.clear();
+    const std::size_t pairs = rows.size() * columns.size(), whole = (pairs + 3) / 4 * 4;
+    pixels.resize(whole);
+    weights.resize(whole);
+    std::size_t i = 0;
     for (const WeightedPixel<F>& row : rows) {
+      const int64_t first = (row.pixel + 1) * (width + 2) + 1;
+      const F share = row.weight / count;
       for (const WeightedPixel<F>& column : columns) {
-        pixels.push_back(static_cast<int32_t>((row.pixel + 1) * (width + 2) + column.pixel + 1));
-        weights.push_back(row.weight * column.weight / count);
+        pixels[i] = static_cast<int32_t>(first + column.pixel);
+        weights[i++] = share * column.weight;
       }
     }
-    const std::size_t whole = (pixels.size() + 3) / 4 * 4;
-    pixels.resize(whole, -1);
-    weights.resize(whole, F{0});
+    std::fill(pixels.begin() + static_cast<std::ptrdiff_t>(pairs), pixels.end(), -1);
+    std::fill(weights.begin() + static_cast<std::ptrdiff_t>(pairs), weights.end(), F{0});
   }
 
   // Their sum, `cb` channels of one block.
   void sum(const F* block, int cb, F* part, F* total) {
     const auto count = static_cast<int64_t>(pixels.size());
-    std::fill_n(total, cb, F{0});
+    if (count == 0) std::fill_n(total, cb, F{0});
     for (int64_t begin = 0; begin < count; begin += kPixelsAtOnce) {
       const int64_t points = std::min(kPixelsAtOnce, count - begin) / 4;
       const cpu::Corners<F> corners{pixels.data() + begin, weights.data() + begin, points};
       const F* zeros = block;  // the border's corner
-      const bool only = count <= kPixelsAtOnce;
-      cpu::tile_kernels<F>().sum_points(block, cb, zeros, corners, 0, points, cb, only ? total : part);
-      for (int c = 0; !only && c < cb; ++c) total[c] += part[c];
+      const bool first = begin == 0;
+      cpu::tile_kernels<F>().sum_points(block, cb, zeros, corners, 0, points, cb, first ? total : part);
+      for (int c = 0; !first && c < cb; ++c) total[c] += part[c];
     }
   }
 };
@@ -130,14 +134,17 @@ class Kernel : public CpuKernel {
     const auto height = static_cast<int>(a[H]), width = static_cast<int>(a[W]);
     const int cb = plan.block_width;
     const auto blocks = static_cast<int64_t>(plan.blocks.size());
-    const int64_t bins = a[PH] * a[PW], lanes = cpu::tile_kernels<F>().lanes;
-    const int64_t held = cpu::ceil_div(bins, lanes) * lanes;
+    const int64_t bins = a[PH] * a[PW];
     const BoxSide vertical(placed.box.top, placed.box.bottom, scale_, static_cast<int>(a[PH]), sampling_ratio_);
     const BoxSide horizontal(placed.box.left, placed.box.right, scale_, static_cast<int>(a[PW]), sampling_ratio_);
     const F count = std::max(F(vertical.samples) * F(horizontal.samples), F(1));
     const TensorView offset = input_at(inputs, kOffset);
-    std::vector<F> weights, tile(static_cast<std::size_t>((Checked(blocks) * Checked(held) * Checked(cb)).value()));
-    std::vector<F> part(cb), bias(cb, F{0}), planes(static_cast<std::size_t>(cb * bins));
+    const int64_t sums = (Checked(blocks) * Checked(bins) * Checked(cb)).value();
+    cpu::ThreadArena& arena = cpu::thread_arena();
+    arena.reset(cpu::ThreadArena::bytes_for<F>(sums) + cpu::ThreadArena::bytes_for<F>(cb) +
+                cpu::ThreadArena::bytes_for<F>(cb * bins));
+    F *tile = arena.take<F>(sums), *part = arena.take<F>(cb), *planes = arena.take<F>(cb * bins);
+    std::vector<F> weights, bias(cb, F{0});
     std::vector<WeightedPixel<F>> rows, columns;
     WeightedPixels<F> read;
     for (int64_t bin = 0; bin < bins; ++bin) {
@@ -150,17 +157,17 @@ class Kernel : public CpuKernel {
       collect(BinSamples(horizontal, static_cast<int>(bin % a[PW]), gamma_, x, width), width, weights, columns);
       read.collect(rows, columns, width, count);
       for (int64_t b = 0; b < blocks; ++b) {
-        read.sum(images.block(placed.image, b), cb, part.data(), tile.data() + (b * held + bin) * cb);
+        read.sum(images.block(placed.image, b), cb, part, tile + (b * bins + bin) * cb);
       }
     }
     for (int64_t b = 0; b < blocks; ++b) {
       const cpu::ChannelPlan::Block& block = plan.blocks[static_cast<std::size_t>(b)];
       const int64_t begin = (r * a[C] + block.channel) * bins;
       const bool direct = cpu::stored_as<F>(arguments.input);
-      F* to = direct ? static_cast<F*>(arguments.output) + begin : planes.data();
-      cpu::tile_kernels<F>().finish(tile.data() + b * held * cb, cb, bins, block.channels, bias.data(),
-                                    Activation::kNone, to, bins);
-      if (!direct) cpu::store_output<F>(arguments, planes.data(), block.channels * bins, begin);
+      F* to = direct ? static_cast<F*>(arguments.output) + begin : planes;
+      cpu::tile_kernels<F>().finish(tile + b * bins * cb, cb, bins, block.channels, bias.data(), Activation::kNone, to,
+                                    bins);
+      if (!direct) cpu::store_output<F>(arguments, planes, block.channels * bins, begin);
     }
   }
 
