@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -171,6 +172,9 @@ def _torch(layer: ConvLayer, arrays: Mapping[str, np.ndarray]) -> Contender:
     """torchvision's deformable convolution, or torch's convolution."""
 
     def make(threads: int) -> Call:
+        # Read once, when torch is loaded. Its threads would wait in a loop as well, for milliseconds: what runs next at two threads
+        # then takes three times as long.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         torch = lazy_import("torch", extra="export")
         import torchvision
 
