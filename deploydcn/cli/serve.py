@@ -46,7 +46,7 @@ def command(
     queue: Annotated[int, typer.Option(help="Requests that wait per model at most; further ones get 503.")] = 256,
     instances: Annotated[int, typer.Option(help="Runs of one model under way at once.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Threads of ONNX Runtime per run; its default if left out.")] = None,
-    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Faster, less precise products, on processors with matrix tiles.")] = False,
+    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Faster, less precise products, with AMX or AVX512-BF16.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds that a request may take.")] = 30.0,
     max_body_mb: Annotated[float, typer.Option(help="Megabytes (2^20 bytes) of a request at most.")] = 64.0,
     max_connections: Annotated[int, typer.Option(help="HTTP connections, and gRPC calls, at once.")] = 512,

@@ -29,7 +29,7 @@ class OrtRunner:
         model: a path, an onnx.ModelProto, or a serialized model.
         threads: threads of the session's pool; ONNX Runtime's default when None.
         replace_standard: run the standard DeformConv with our kernel too (see `register_ort_ops`).
-        bfloat16: faster, less precise products on processors with matrix tiles (see `register_ort_ops`).
+        bfloat16: faster, less precise products with AMX or AVX512-BF16 (see `register_ort_ops`).
         providers: execution providers in order of preference.
 
     Raises:
