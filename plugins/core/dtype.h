@@ -94,6 +94,10 @@ inline BFloat16 to_bfloat16(float value) {
   return BFloat16{static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
 }
 
+// Of float and double.
+template <class Compute>
+constexpr DType kTypeOf = sizeof(Compute) == 4 ? DType::kFloat32 : DType::kFloat64;
+
 // Compute is float or double. `data` points at element 0 of an array of `type`; elements [begin, begin + count) are
 // read.
 template <class Compute>

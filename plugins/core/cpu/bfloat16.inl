@@ -13,8 +13,6 @@ namespace {
 template <class F>
 constexpr const MatrixKernels<F>* kOfBFloat16 = nullptr;
 
-typedef uint32_t Words __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES)));
-
 // To the nearest bfloat16, ties to even, in the upper half; NaN stays NaN.
 inline __attribute__((always_inline)) Words round_to_upper(Vector<float> value) {
   const Words word = reinterpret_cast<Words>(value);

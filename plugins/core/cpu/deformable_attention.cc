@@ -63,7 +63,7 @@ class Attention {
         points_(static_cast<int64_t>(call.points.size())),
         padded_(ceil_div(call.heads * points_, kPadding) * kPadding),
         row_(call.heads * call.channels),
-        converts_(call.value.dtype != own_type()),
+        converts_(call.value.dtype != kTypeOf<F>),
         table_(call.points, call.heads, padded_),
         copy_(context, converts_ ? element_count(call.value.shape) : 0),
         zeros_(context, call.channels) {
@@ -86,8 +86,6 @@ class Attention {
     Corners<F> corners;
     F* out;
   };
-
-  static constexpr DType own_type() { return sizeof(F) == 4 ? DType::kFloat32 : DType::kFloat64; }
 
   void copy_value() {
     const int64_t count = element_count(call_.value.shape);
@@ -135,7 +133,7 @@ class Attention {
   // in place where they lie so and as many queries follow, each of which has a point.
   const F* numbers(const PointData& from, int64_t query, int64_t count, F* buffer) const {
     const bool follow = query + kPadding <= call_.batch * call_.queries;
-    if (follow && from.head_stride == count && from.dtype == own_type()) {
+    if (follow && from.head_stride == count && from.dtype == kTypeOf<F>) {
       return static_cast<const F*>(from.data) + from.first + query * from.query_stride;
     }
     load(from, query, count, buffer);

@@ -27,6 +27,7 @@ template <class F>
 using Vector = typename Simd<F>::Vector;
 template <class F>
 using Integers = typename Simd<F>::Integers;
+typedef uint32_t Words __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES)));
 
 template <class F>
 inline __attribute__((always_inline)) Vector<F> load(const F* from) {

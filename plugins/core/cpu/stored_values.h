@@ -11,7 +11,7 @@ namespace deploydcn::cpu {
 // Whether a tensor holds F, so that it is read and written in place.
 template <class F>
 bool stored_as(const TensorView& view) {
-  return view.dtype == (sizeof(F) == 4 ? DType::kFloat32 : DType::kFloat64);
+  return view.dtype == kTypeOf<F>;
 }
 
 // Smallest and largest numbers of 8 bits.

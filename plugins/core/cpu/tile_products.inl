@@ -116,11 +116,10 @@ void multiply_vectors(const Product<F>& product, Indices<I...>) {
 template <class F, int kVectors, int kRow>
 void multiply_from(const Product<F>& product) {
   using Rows = typename MakeIndices<DEPLOYDCN_MAX_ROWS>::type;
-  if (kVectors == 2 && product.far_weight) {
-    multiply_vectors<F, kVectors, kRow, kVectors == 2>(product, Rows());
-  } else {
-    multiply_vectors<F, kVectors, kRow, false>(product, Rows());
+  if constexpr (kVectors == 2) {
+    if (product.far_weight) return multiply_vectors<F, kVectors, kRow, true>(product, Rows());
   }
+  multiply_vectors<F, kVectors, kRow, false>(product, Rows());
 }
 template <class F>
 void multiply(const Product<F>& product) {

@@ -227,11 +227,12 @@ void planes_of_block(const SampledBlock<F>& given, const Taps<F>& taps, int tap_
 template <class F, template <class> class Sample>
 void sample_planes(const SampledBlock<F>& block, const Taps<F>& taps, int tap_count, int64_t pixels, F* planes,
                    int64_t stride) {
-  switch (block.cb / Simd<F>::kLanes) {
-    case 1: return planes_of_block<F, Sample, 1>(block, taps, tap_count, pixels, planes, stride);
-    case 2: return planes_of_block<F, Sample, 2>(block, taps, tap_count, pixels, planes, stride);
-    default: return planes_of_block<F, Sample, 4>(block, taps, tap_count, pixels, planes, stride);
-  }
+  const auto run = [&](auto vectors) __attribute__((always_inline)) {
+    if constexpr (vectors == 1 || vectors == 2 || vectors == 4) {  // no group straddles a block: choose_plane_width
+      planes_of_block<F, Sample, vectors>(block, taps, tap_count, pixels, planes, stride);
+    }
+  };
+  by_vectors<F>(block.cb, run);
 }
 
 template <class F, template <class> class Sample, int kVectors>

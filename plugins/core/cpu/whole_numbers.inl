@@ -1,7 +1,6 @@
 // Samples that are whole numbers of 8 bits: stored four to a word, their sums finished. Part of tile_kernels.inl.
 #pragma once
 
-#include "core/cpu/bfloat16.inl"
 #include "core/cpu/simd.inl"
 #include "core/cpu/tile_kernels.h"
 #include "core/cpu/tile_samples.inl"
