@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploydcn.errors import UserError
+from deploydcn.errors import InvalidArgument, UserError
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -17,6 +17,7 @@ ORT_LIBRARY = "libdeploydcn_ort.so"
 PLUGIN_LIBRARY = "libdeploydcn_trt.so"
 REPLACE_STANDARD = "deploydcn.replace_standard"
 BFLOAT16 = "deploydcn.bfloat16"
+PRECISE = "deploydcn.precise"
 BFLOAT16_ISAS = ("amx", "avx512bf16")
 """Instruction sets whose products of bfloat16 are faster than those of float32."""
 
@@ -46,7 +47,9 @@ def plugin_library_path() -> Path:
         ) from error
 
 
-def register_ort_ops(session_options: onnxruntime.SessionOptions, *, replace_standard: bool = False, bfloat16: bool = False) -> None:
+def register_ort_ops(
+    session_options: onnxruntime.SessionOptions, *, replace_standard: bool = False, bfloat16: bool = False, precise: bool = False
+) -> None:
     """Make deploydcn's operators known to an ONNX Runtime session.
 
     Args:
@@ -57,11 +60,21 @@ def register_ort_ops(session_options: onnxruntime.SessionOptions, *, replace_sta
             multiplies them faster (`cpu_isa` is one of BFLOAT16_ISAS). Positions, interpolation and sums stay float32;
             results differ by about 0.2 % of the largest. No effect on other processors, and on grouped convolutions of few
             channels.
+        precise: convolutions on the CPU multiply by fused multiply-add alone. Otherwise large ones take Strassen's algorithm, or
+            matrix tiles (AMX). Strassen's rounding errors are sqrt(2) times as large, about 3e-7 of the largest result, and shared by
+            neighbouring pixels: where one is 1000 times as large as the next, so is the error of the small one.
+
+    Raises:
+        InvalidArgument: both `bfloat16` and `precise`.
     """
+    if bfloat16 and precise:
+        raise InvalidArgument("got both bfloat16=True and precise=True; wanted one of them")
     if replace_standard:
         session_options.add_session_config_entry(REPLACE_STANDARD, "1")
     if bfloat16:
         session_options.add_session_config_entry(BFLOAT16, "1")
+    if precise:
+        session_options.add_session_config_entry(PRECISE, "1")
     session_options.register_custom_ops_library(str(ort_library_path()))
 
 

@@ -30,6 +30,7 @@ class OrtRunner:
         threads: threads of the session's pool; ONNX Runtime's default when None.
         replace_standard: run the standard DeformConv with our kernel too (see `register_ort_ops`).
         bfloat16: faster, less precise products with AMX or AVX512-BF16 (see `register_ort_ops`).
+        precise: slower, more precise products (see `register_ort_ops`).
         providers: execution providers in order of preference.
 
     Raises:
@@ -44,10 +45,12 @@ class OrtRunner:
         threads: int | None = None,
         replace_standard: bool = False,
         bfloat16: bool = False,
+        precise: bool = False,
         providers: Sequence[str] = ("CPUExecutionProvider",),
     ) -> None:
         lazy_import("onnxruntime", extra="cpu")
-        self._threads, self._bfloat16, self.replace_standard, self._providers = threads, bfloat16, replace_standard, list(providers)
+        self._threads, self._bfloat16, self._precise = threads, bfloat16, precise
+        self.replace_standard, self._providers = replace_standard, list(providers)
         source, label = _source(model)
         self.weights_folder = None if isinstance(source, bytes) else Path(source).resolve().parent
         self._open(source, label)
@@ -65,7 +68,7 @@ class OrtRunner:
             options.intra_op_num_threads = self._threads
         if isinstance(source, bytes) and self.weights_folder is not None:
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(self.weights_folder))
-        register_ort_ops(options, replace_standard=self.replace_standard, bfloat16=self._bfloat16)
+        register_ort_ops(options, replace_standard=self.replace_standard, bfloat16=self._bfloat16, precise=self._precise)
         try:
             self._session = ort.InferenceSession(source, options, providers=self._providers)
         except Exception as error:  # ONNX Runtime's exception classes share no base of their own

@@ -30,12 +30,17 @@ class CpuKernel {
   virtual void compute(Span<const TensorView> inputs, CpuContext& context) const = 0;
 };
 
+// How the factors of a product may be multiplied: kFused as they are, by fused multiply-add; kFloat32 by faster means
+// that are nearly as precise; kBFloat16 rounded to bfloat16 where that is faster still; kBytes as what they then are,
+// whole numbers of 8 bits.
+enum class Products { kFused, kFloat32, kBFloat16, kBytes };
+
 // What a kernel is made for.
 struct CpuNode {
   Attributes attributes;
   Span<const DType> dtypes;          // one row of the spec's type_rows
   Span<const TensorView> constants;  // inputs known by now (present only then)
-  bool bfloat16;                     // products may round their factors to bfloat16
+  Products products;                 // of numbers that are not of 8 bits
 };
 
 // An op as the runtimes see it.

@@ -41,20 +41,20 @@ class CpuNodeKernel : public NodeKernel {
   std::unique_ptr<CpuKernel> kernel_;
 };
 
-Provider provider_of(const CpuOp& op, bool bfloat16) {
-  const auto create = [&op, bfloat16](const AttributeSource& node, Span<const DType> dtypes,
+Provider provider_of(const CpuOp& op, Products products) {
+  const auto create = [&op, products](const AttributeSource& node, Span<const DType> dtypes,
                                       Span<const TensorView> constants) {
-    return std::make_unique<CpuNodeKernel>(op.create({Attributes::read(*op.spec, node), dtypes, constants, bfloat16}));
+    return std::make_unique<CpuNodeKernel>(op.create({Attributes::read(*op.spec, node), dtypes, constants, products}));
   };
   return {"CPUExecutionProvider", create, true};
 }
 
 }  // namespace
 
-std::vector<ProvidedOp> cpu_ops(bool bfloat16) {
+std::vector<ProvidedOp> cpu_ops(Products products) {
   std::vector<ProvidedOp> ops;
   for (const CpuOp* op : kOps)
-    ops.push_back({op->spec, provider_of(*op, bfloat16), [](Span<const DType>) { return true; }});
+    ops.push_back({op->spec, provider_of(*op, products), [](Span<const DType>) { return true; }});
   return ops;
 }
 

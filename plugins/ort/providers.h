@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "core/cpu_op.h"
 #include "ort/custom_op.h"
 
 namespace deploydcn::ort {
@@ -13,8 +14,7 @@ struct ProvidedOp {
   bool (*takes)(Span<const DType> type_row);
 };
 
-// bfloat16: whether their products may round to it (CpuNode).
-std::vector<ProvidedOp> cpu_ops(bool bfloat16);
+std::vector<ProvidedOp> cpu_ops(Products products);
 // Empty in a build without CUDA.
 std::vector<ProvidedOp> cuda_ops();
 

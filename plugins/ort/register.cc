@@ -2,7 +2,8 @@
 //
 // Session config entry "deploydcn.replace_standard" = "1", set before registering, also puts our kernel in the place of
 // the standard DeformConv, for files that carry it and for runtimes that have no kernel for it (before 1.25).
-// "deploydcn.bfloat16" = "1" lets convolutions on the CPU round the factors of their products to bfloat16.
+// "deploydcn.bfloat16" = "1" lets convolutions on the CPU round the factors of their products to bfloat16;
+// "deploydcn.precise" = "1" has them multiply by fused multiply-add alone.
 #include <cstdio>
 #include <cstring>
 #include <mutex>
@@ -44,35 +45,38 @@ class Domain {
   std::vector<std::unique_ptr<CustomOp>> ops_;
 };
 
-std::vector<ProvidedOp> all_ops(bool bfloat16) {
-  std::vector<ProvidedOp> ops = cpu_ops(bfloat16);
+std::vector<ProvidedOp> all_ops(Products products) {
+  std::vector<ProvidedOp> ops = cpu_ops(products);
   for (ProvidedOp& op : cuda_ops()) ops.push_back(std::move(op));
   return ops;
 }
 
-// Sessions with and without bfloat16 may live side by side: each kind has its domains.
-Domain& own_domain(bool bfloat16) {
-  static Domain* domains[2] = {};
-  if (!domains[bfloat16]) {
+// Sessions of all kinds of products may live side by side: each has its domains.
+constexpr int kKinds = 3;
+Domain& own_domain(Products products) {
+  static Domain* domains[kKinds] = {};
+  Domain*& domain = domains[static_cast<int>(products)];
+  if (!domain) {
     auto made = std::make_unique<Domain>("deploydcn");
-    for (const ProvidedOp& op : all_ops(bfloat16)) made->add(op, op.spec->name, [](Span<const DType>) { return true; });
-    domains[bfloat16] = made.release();
+    for (const ProvidedOp& op : all_ops(products)) made->add(op, op.spec->name, [](Span<const DType>) { return true; });
+    domain = made.release();
   }
-  return *domains[bfloat16];
+  return *domain;
 }
 
 // The standard operator has one type parameter: only rows whose types are all equal exist there.
-Domain& standard_domain(bool bfloat16) {
-  static Domain* domains[2] = {};
-  if (!domains[bfloat16]) {
+Domain& standard_domain(Products products) {
+  static Domain* domains[kKinds] = {};
+  Domain*& domain = domains[static_cast<int>(products)];
+  if (!domain) {
     auto made = std::make_unique<Domain>("");
-    for (const ProvidedOp& op : all_ops(bfloat16)) {
+    for (const ProvidedOp& op : all_ops(products)) {
       if (std::strcmp(op.spec->name, "DeformConv2d") != 0) continue;
       made->add(op, "DeformConv", [](Span<const DType> types) { return types[0] == types[1]; });
     }
-    domains[bfloat16] = made.release();
+    domain = made.release();
   }
-  return *domains[bfloat16];
+  return *domain;
 }
 
 // Whether a session config entry is "1"; absent is "0".
@@ -89,6 +93,15 @@ bool is_set(const SessionOptions* options, const char* key) {
     throw InvalidArgument(std::string("session config entry ") + key + " is '" + value + "'; wanted 0 or 1");
   }
   return value == "1";
+}
+
+Products wanted_products(const SessionOptions* options) {
+  const bool bfloat16 = is_set(options, "deploydcn.bfloat16"), precise = is_set(options, "deploydcn.precise");
+  if (bfloat16 && precise) {
+    throw InvalidArgument("session config has both deploydcn.bfloat16 and deploydcn.precise; wanted one of them");
+  }
+  if (bfloat16) return Products::kBFloat16;
+  return precise ? Products::kFused : Products::kFloat32;
 }
 
 }  // namespace
@@ -114,10 +127,10 @@ extern "C" __attribute__((visibility("default"))) deploydcn::ort::Status* Regist
   g_infer_shapes = infers_shapes_safely(base->GetVersionString());
   return guarded([] { return std::string("deploydcn: "); },
                  [&] {
-                   const bool bfloat16 = is_set(options, "deploydcn.bfloat16");
-                   check(api().AddCustomOpDomain(options, own_domain(bfloat16).get()));
+                   const deploydcn::Products products = wanted_products(options);
+                   check(api().AddCustomOpDomain(options, own_domain(products).get()));
                    if (is_set(options, "deploydcn.replace_standard")) {
-                     check(api().AddCustomOpDomain(options, standard_domain(bfloat16).get()));
+                     check(api().AddCustomOpDomain(options, standard_domain(products).get()));
                    }
                  });
 }

@@ -56,13 +56,14 @@ def run_driver(
     threads: int = 1,
     callers: int = 1,
     isa: str = "",
-    bfloat16: bool = False,
+    products: str = "",
     plant_shared_output: bool = False,
 ) -> list[list[np.ndarray] | str]:
-    """Each case's outputs, or its error message. Fails when the driver crashes or a sanitizer reports."""
+    """Each case's outputs, or its error message; products: "bfloat16", "precise" or as usual. Fails when the driver crashes or a
+    sanitizer reports."""
     environment = {"DEPLOYDCN_CPU_ISA": isa}
     command = [str(build_driver(sanitizers)), str(threads), str(callers), *(["share-output"] if plant_shared_output else [])]
-    command += ["bfloat16"] if bfloat16 else []
+    command += [products] if products else []
     return run_cases(command, cases, environment)
 
 

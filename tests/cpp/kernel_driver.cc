@@ -85,13 +85,13 @@ class DriverContext : public CpuContext {
   DType dtype_;
 };
 
-void run_case(int threads, int callers, bool share_output, bool bfloat16) {
+void run_case(int threads, int callers, bool share_output, Products products) {
   const case_file::Case one = case_file::read_case();
   const CpuOp& op = op_named(one.op);
   const OpSpec& spec = *op.spec;
   try {
     const Attributes attributes = Attributes::read(spec, one.attributes);
-    const auto kernel = op.create({attributes, one.dtypes, one.constants, bfloat16});
+    const auto kernel = op.create({attributes, one.dtypes, one.constants, products});
     const DType output_type = one.dtypes[spec.outputs[0].type_param];
     std::vector<std::unique_ptr<DriverContext>> contexts;
     for (int i = 0; i < callers; ++i) contexts.push_back(std::make_unique<DriverContext>(threads, output_type));
@@ -126,14 +126,17 @@ void run_case(int threads, int callers, bool share_output, bool bfloat16) {
 
 int main(int argc, char** argv) {
   if (argc < 3) {
-    std::fputs("usage: kernel_driver THREADS CALLERS [share-output] [bfloat16] < cases > results\n", stderr);
+    std::fputs("usage: kernel_driver THREADS CALLERS [share-output] [bfloat16 | precise] < cases > results\n", stderr);
     return 2;
   }
   const auto given = [&](const char* flag) {
     return std::any_of(argv + 3, argv + argc, [&](const char* text) { return std::strcmp(text, flag) == 0; });
   };
+  const Products products = given("bfloat16")  ? Products::kBFloat16
+                            : given("precise") ? Products::kFused
+                                               : Products::kFloat32;
   for (uint32_t count = case_file::read_value<uint32_t>(); count > 0; --count) {
-    run_case(std::atoi(argv[1]), std::atoi(argv[2]), given("share-output"), given("bfloat16"));
+    run_case(std::atoi(argv[1]), std::atoi(argv[2]), given("share-output"), products);
   }
   return 0;
 }

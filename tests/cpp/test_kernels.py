@@ -70,7 +70,7 @@ ROUNDING_ISAS = [isa for isa in runnable_isas() if isa in BFLOAT16_ISAS] or ["ba
 @pytest.mark.parametrize("op", [op for op in OPS if op.spec.type_rows[0]["T"] == "float32"], ids=lambda op: op.spec.snake_name)
 def test_bfloat16_products_round_their_factors_only(op: Op, isa: str) -> None:
     cases = table(op, op.spec.type_rows[0])
-    assert_factors_rounded_only(cases, run_driver(cases, sanitizers="address,undefined", threads=2, bfloat16=True, isa=isa))
+    assert_factors_rounded_only(cases, run_driver(cases, sanitizers="address,undefined", threads=2, products="bfloat16", isa=isa))
 
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.spec.snake_name)
@@ -130,23 +130,72 @@ def test_sizes_around_whole_vectors_tiles_and_blocks(isa: str) -> None:
 @pytest.mark.parametrize("isa", ROUNDING_ISAS)
 def test_bfloat16_products_of_sizes_around_whole_vectors_tiles_and_blocks(isa: str) -> None:
     cases = list(edge_cases())
-    assert_factors_rounded_only(cases, run_driver(cases, sanitizers="address,undefined", threads=2, bfloat16=True, isa=isa))
+    assert_factors_rounded_only(cases, run_driver(cases, sanitizers="address,undefined", threads=2, products="bfloat16", isa=isa))
+
+
+def whole_block_cases() -> Iterator[DriverCase]:
+    """Layers whose channels and outputs fill blocks, which fewer products suffice for: any number of pixels, groups, taps and types."""
+    rng = np.random.default_rng(2)
+    op = op_named("DeformConv2d")
+    pixels = iter([1, 2, 3, 15, 17, 31, 55, 57, 111, 113, 115, 225, 226])
+    for types in op.spec.type_rows:
+        for channels, outputs, group, offset_group, kernel in (
+            (64, 64, 1, 1, 3),
+            (128, 125, 1, 2, 3),
+            (256, 128, 2, 2, 2),
+            (32, 192, 1, 1, 5),
+        ):
+            size = next(pixels, 9)
+            shapes = {"X": (1, channels, 2, size), "W": (outputs, channels // group, kernel, kernel), "B": (outputs,)}
+            shapes["offset"] = (1, 2 * offset_group * kernel**2, 2 + 1 - kernel % 2, size + 1 - kernel % 2)
+            inputs = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+            attributes = {"pads": (kernel // 2,) * 4, "group": group, "activation": "relu"}
+            typed = {name: value.astype(numpy_dtype(types["T1" if name == "offset" else "T"])) for name, value in inputs.items()}
+            yield DriverCase(op.spec, typed, {**attributes, "offset_group": offset_group}, types)
+            if types["T"] == types["T1"]:
+                plain = {name: typed[name] for name in ("X", "W", "B")}
+                yield DriverCase(op_named("GroupedConv2d").spec, plain, attributes, {"T": types["T"]})
+
+
+@pytest.mark.parametrize("isa", runnable_isas())
+def test_whole_blocks_of_channels_and_outputs(isa: str) -> None:
+    cases = list(whole_block_cases())
+    for products in ("", "precise"):
+        results = run_driver(cases, sanitizers="address,undefined", threads=2, isa=isa, products=products)
+        for case, result in zip(cases, results, strict=True):
+            assert_equal_reference(op_named(case.spec.name), [case], [result])
+
+
+def spoiled_case(value: float, place: str) -> tuple[DriverCase, np.ndarray]:
+    rng = np.random.default_rng(0)
+    inputs = {"X": rng.random((1, 64, 9, 9)), "W": rng.random((64, 64, 3, 3)) * 1e-3, "offset": rng.standard_normal((1, 18, 9, 9))}
+    inputs[place].reshape(-1)[[100, 1000]] = value
+    case = DriverCase(op_named("DeformConv2d").spec, inputs, {"pads": (1, 1, 1, 1)}, {"T": "float32", "T1": "float32"})
+    wanted = op_named("DeformConv2d").reference(inputs, case.attributes)[0].astype(np.float32)
+    assert np.isfinite(wanted).any()
+    return case, wanted
 
 
 @pytest.mark.parametrize("isa", runnable_isas())
 @pytest.mark.parametrize("place", ["X", "W"])
-@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3.4e38], ids=str)
-def test_extreme_values_spoil_no_sums_but_their_own(value: float, place: str, isa: str) -> None:
-    """Matrix tiles take a float32 apart, which an infinite one does not survive: such a call is computed again without them."""
-    rng = np.random.default_rng(0)
-    inputs = {"X": rng.random((1, 64, 9, 9)), "W": rng.random((40, 64, 3, 3)) * 1e-3, "offset": rng.standard_normal((1, 18, 9, 9))}
-    inputs[place].reshape(-1)[[100, 1000]] = value
-    case = DriverCase(op_named("DeformConv2d").spec, inputs, {"pads": (1, 1, 1, 1)}, {"T": "float32", "T1": "float32"})
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan], ids=str)
+def test_values_that_are_not_finite_spoil_no_sums_but_their_own(value: float, place: str, isa: str) -> None:
+    """Matrix tiles take a float32 apart, and Strassen's algorithm adds it to others, which an infinite one does not survive: such a
+    call is computed again without them."""
+    case, wanted = spoiled_case(value, place)
     result = run_driver([case], sanitizers="address,undefined", isa=isa)[0]
     assert isinstance(result, list), result
-    wanted = op_named("DeformConv2d").reference(inputs, case.attributes)[0].astype(np.float32)
-    assert np.isfinite(wanted).any()
     np.testing.assert_allclose(result[0], wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("isa", runnable_isas())
+@pytest.mark.parametrize("place", ["X", "W"])
+def test_the_largest_values_overflow_no_sums_but_their_own(place: str, isa: str) -> None:
+    case, wanted = spoiled_case(3.4e38, place)
+    for products, tolerance in (("precise", {"rtol": 1e-5}), ("", {"atol": 5e-6 * float(np.abs(wanted[np.isfinite(wanted)]).max())})):
+        result = run_driver([case], sanitizers="address,undefined", isa=isa, products=products)[0]
+        assert isinstance(result, list), result
+        np.testing.assert_allclose(result[0], wanted, **tolerance)
 
 
 def test_planted_overread_is_caught_by_asan() -> None:

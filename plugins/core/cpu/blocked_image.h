@@ -13,12 +13,13 @@ namespace deploydcn::cpu {
 template <class F>
 class BlockedImage {
  public:
-  // Copies the whole batch.
+  // Copies the whole batch. scale: of every channel; null: 1.
   BlockedImage(const ConvolutionShape& shape, const ChannelPlan& plan, const ConvolutionArguments& arguments,
-               CpuContext& context)
+               const F* scale, CpuContext& context)
       : shape_(shape),
         plan_(plan),
         arguments_(arguments),
+        scale_(scale),
         blocks_(static_cast<int64_t>(plan.blocks.size())),
         row_((shape.width + 2) * plan.block_width),
         plane_((shape.height + 2) * row_),
@@ -35,8 +36,41 @@ class BlockedImage {
   // Elements per row of it.
   int64_t row() const { return row_; }
 
+  // Fetches one of `parts` parts of what output pixels [first, end) sample if offsets are small: their windows and a
+  // pixel around them. Inline: GCC leaves out calls of a function that does nothing else.
+  __attribute__((always_inline)) void fetch(int64_t n, int64_t b, int64_t first, int64_t end, int64_t part,
+                                            int64_t parts) const {
+    const ConvolutionShape& s = shape_;
+    const int64_t top = first / s.out_width, bottom = (end - 1) / s.out_width;
+    const Range rows = reach(top, bottom, s.stride_h, s.pad_top, (s.kernel_h - 1) * s.dilation_h, s.height);
+    Range columns{0, s.width + 2};
+    if (top == bottom) {
+      columns = reach(first % s.out_width, (end - 1) % s.out_width, s.stride_w, s.pad_left,
+                      (s.kernel_w - 1) * s.dilation_w, s.width);
+    }
+    constexpr int64_t line = 64 / sizeof(F);
+    const int64_t elements = columns.count() * plan_.block_width;
+    if (rows.count() * elements > kMostFetched / static_cast<int64_t>(sizeof(F))) return;
+    for (int64_t y = rows.part(part, parts); y < rows.part(part + 1, parts); ++y) {
+      const F* from = block(n, b) + y * row_ + columns.begin * plan_.block_width;
+      for (int64_t i = 0; i < elements; i += line) __builtin_prefetch(from + i, 0, 2);
+    }
+  }
+
  private:
-  static constexpr int64_t kPixelsPerTask = 512;  // a multiple of every vector length
+  static constexpr int64_t kPixelsPerTask = 512;       // a multiple of every vector length
+  static constexpr int64_t kMostFetched = 256 * 1024;  // bytes: a part of the second-level cache
+
+  struct Range {
+    int64_t begin, end;
+    int64_t count() const { return end - begin; }
+    int64_t part(int64_t index, int64_t parts) const { return begin + count() * index / parts; }
+  };
+  // Of rows or columns, border included, that windows of `extent` + 1 from output `first` to `last` cover.
+  static Range reach(int64_t first, int64_t last, int64_t stride, int64_t pad, int64_t extent, int64_t size) {
+    const int64_t begin = std::max<int64_t>(0, first * stride - pad);
+    return {begin, std::max(begin, std::min(size + 2, last * stride - pad + extent + 4))};
+  }
 
   void copy(int64_t n, int64_t b, int64_t first, int64_t count) {
     const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
@@ -60,13 +94,14 @@ class BlockedImage {
       load_input<F>(arguments_, from(c), count, converted + c * count);
     }
     tile_kernels<F>().block_pixels(direct ? static_cast<const F*>(arguments_.input.data) + from(0) : converted,
-                                   direct ? pixels : count, block.channels, first, count, shape_.width, plane,
-                                   plan_.block_width);
+                                   direct ? pixels : count, block.channels, scale_ ? scale_ + block.channel : nullptr,
+                                   first, count, shape_.width, plane, plan_.block_width);
   }
 
   const ConvolutionShape& shape_;
   const ChannelPlan& plan_;
   const ConvolutionArguments& arguments_;
+  const F* scale_;
   const int64_t blocks_, row_, plane_;
   ScratchBuffer<F> memory_;
 };

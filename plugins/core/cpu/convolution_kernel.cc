@@ -8,10 +8,7 @@
 namespace deploydcn::cpu {
 ConvolutionKernel::ConvolutionKernel(Describe describe, const CpuNode& node, std::size_t weight_index, int64_t groups,
                                      int64_t offset_groups)
-    : describe_(describe),
-      attributes_(node.attributes),
-      dtype_(node.dtypes[0]),
-      products_(node.bfloat16 ? Products::kBFloat16 : Products::kFloat32) {
+    : describe_(describe), attributes_(node.attributes), dtype_(node.dtypes[0]), products_(node.products) {
   const TensorView& weight = node.constants[weight_index];
   // A weight that does not fit the groups is left to `compute`, whose shape checks explain it.
   const bool packable = weight.present && weight.shape.size() == 4 && element_count(weight.shape) > 0 &&

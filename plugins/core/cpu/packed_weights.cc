@@ -4,6 +4,7 @@
 //              outputs beyond the last are 0
 //   depthwise  [block][multiplier][tap][block width]
 #include <algorithm>
+#include <cmath>
 #include <sstream>
 
 #include "core/cpu/tile_sizes.h"
@@ -91,7 +92,8 @@ bool suits_whole_blocks(const ConvolutionShape& shape, const ChannelPlan& plan, 
   }
   const int64_t row = plan.vectors * tile_kernels<F>().lanes;
   const int64_t multiplied = static_cast<int64_t>(plan.blocks.size()) * plan.block_width * plan.columns * row;
-  return multiplied < matrix.speed * shape.channels * plan.outputs_per_group;
+  if (plan.tap_block * plan.block_width < matrix.fewest_values) return false;
+  return static_cast<double>(multiplied) < matrix.speed * static_cast<double>(shape.channels * plan.outputs_per_group);
 }
 
 }  // namespace
@@ -119,44 +121,56 @@ void check_limits(const ConvolutionShape& s) {
 
 namespace {
 
-// Better than fused multiply-add, if the processor has them.
+// From the best to the one that suits every convolution. Null: this processor has none.
 template <class F>
-const MatrixKernels<F>* special_products(Products products) {
+std::vector<const MatrixKernels<F>*> candidates(Products products) {
+  const TileKernels<F>& kernels = tile_kernels<F>();
   switch (products) {
-    case Products::kFused: return nullptr;
-    case Products::kFloat32: return tile_kernels<F>().tiled;
-    case Products::kBFloat16: return tile_kernels<F>().bfloat16;
-    case Products::kBytes: return tile_kernels<F>().whole;
+    case Products::kFused: return {&kernels.fused};
+    case Products::kFloat32: return {&kernels.fast, &kernels.fused};
+    case Products::kBFloat16: return {kernels.bfloat16, &kernels.fast, &kernels.fused};
+    case Products::kBytes: return {kernels.whole, &kernels.rounded};
   }
   throw InternalError("unknown products");
+}
+
+// By which numbers up to `largest` are divided to be at most 1; exact.
+template <class F>
+F power_of_two(F largest) {
+  constexpr int most = 100;  // of an exponent: neither the power nor its inverse overflows
+  int exponent = 0;
+  if (std::isfinite(largest)) std::frexp(largest, &exponent);
+  return std::ldexp(F{1}, std::clamp(exponent, -most, most));
 }
 
 }  // namespace
 
 template <class F>
 PackedWeights<F>::PackedWeights(const TensorView& weight, int64_t groups, int64_t offset_groups, Products products,
-                                Span<const float> scale)
-    : matrix_(products == Products::kBytes ? &tile_kernels<F>().rounded : &tile_kernels<F>().fused) {
+                                Span<const float> scale) {
   const ConvolutionShape shape = weight_shape(weight.shape, groups, offset_groups);
-  plan_ = make_plan(shape, *matrix_);
-  if (const MatrixKernels<F>* special = special_products<F>(products)) {
-    ChannelPlan plan = make_plan(shape, *special);
-    if (suits_whole_blocks<F>(shape, plan, *special)) {
-      matrix_ = special;
-      plan_ = std::move(plan);
-    }
+  for (const MatrixKernels<F>* matrix : candidates<F>(products)) {
+    if (!matrix) continue;
+    matrix_ = matrix;
+    plan_ = make_plan(shape, *matrix);
+    if (suits_whole_blocks<F>(shape, plan_, *matrix)) break;
   }
   const int64_t count = element_count(weight.shape);
   std::vector<F> converted(static_cast<std::size_t>(count));
   if (products == Products::kBytes) {
     std::copy_n(static_cast<const int8_t*>(weight.data), count, converted.begin());
-    if (matrix_->finish_sums) {
-      sum_weights(shape, converted.data(), scale);
-    } else {  // sums are numbers like any other: in units of the output at once
-      for (int64_t i = 0; i < count; ++i) converted[i] *= static_cast<F>(scale[i / (count / shape.outputs)]);
-    }
   } else {
     load_as<F>(weight.data, weight.dtype, 0, count, converted.data());
+  }
+  if (matrix_->sums != Sums::kPlain) {
+    scale_.resize(static_cast<std::size_t>(groups * plan_.columns * plan_.vectors * tile_kernels<F>().lanes));
+  }
+  if (matrix_->sums == Sums::kWhole) {
+    sum_weights(shape, converted.data(), scale);
+  } else if (matrix_->sums == Sums::kBalanced) {
+    balance_weights(shape, converted.data());
+  } else if (products == Products::kBytes) {  // sums are numbers like any other: in units of the output at once
+    for (int64_t i = 0; i < count; ++i) converted[i] *= static_cast<F>(scale[i / (count / shape.outputs)]);
   }
   if (plan_.planes) {
     values_.assign(converted.begin(), converted.end());
@@ -168,16 +182,43 @@ PackedWeights<F>::PackedWeights(const TensorView& weight, int64_t groups, int64_
 }
 
 template <class F>
-void PackedWeights<F>::sum_weights(const ConvolutionShape& shape, const F* weight, Span<const float> scale) {
-  const int64_t row = plan_.vectors * tile_kernels<F>().lanes, group = plan_.columns * row;
-  const int64_t products = shape.channels / shape.groups * shape.taps();
-  weight_sums_.assign(static_cast<std::size_t>(shape.groups * group), 0);
-  scale_.assign(static_cast<std::size_t>(shape.groups * group), F{0});
+int64_t PackedWeights<F>::place(int64_t output) const {
+  const int64_t group = plan_.columns * plan_.vectors * tile_kernels<F>().lanes;
+  return output / plan_.outputs_per_group * group + output % plan_.outputs_per_group;
+}
+
+template <class F>
+template <class Body>
+void PackedWeights<F>::each_weight(const ConvolutionShape& shape, F* weight, const Body& body) const {
+  const int64_t per_group = shape.channels / shape.groups;
   for (int64_t m = 0; m < shape.outputs; ++m) {
-    const int64_t place = m / plan_.outputs_per_group * group + m % plan_.outputs_per_group;
-    for (int64_t i = 0; i < products; ++i) weight_sums_[place] += static_cast<int32_t>(weight[m * products + i]);
-    scale_[place] = static_cast<F>(scale[m]);
+    for (int64_t k = 0; k < per_group; ++k) {
+      for (int64_t tap = 0; tap < shape.taps(); ++tap) {
+        body(place(m), m / plan_.outputs_per_group * per_group + k, *weight++);
+      }
+    }
   }
+}
+
+template <class F>
+void PackedWeights<F>::sum_weights(const ConvolutionShape& shape, F* weight, Span<const float> scale) {
+  weight_sums_.resize(scale_.size());
+  each_weight(shape, weight, [&](int64_t at, int64_t, F w) { weight_sums_[at] += static_cast<int32_t>(w); });
+  for (int64_t m = 0; m < shape.outputs; ++m) scale_[place(m)] = static_cast<F>(scale[m]);
+}
+
+template <class F>
+void PackedWeights<F>::balance_weights(const ConvolutionShape& shape, F* weight) {
+  channel_scale_.resize(static_cast<std::size_t>(shape.channels));
+  each_weight(shape, weight,
+              [&](int64_t place, int64_t, F& w) { scale_[place] = std::max(scale_[place], std::abs(w)); });
+  for (F& scale : scale_) scale = power_of_two(scale);
+  each_weight(shape, weight, [&](int64_t at, int64_t channel, F& w) {
+    w /= scale_[at];
+    channel_scale_[channel] = std::max(channel_scale_[channel], std::abs(w));
+  });
+  for (F& scale : channel_scale_) scale = power_of_two(scale);
+  each_weight(shape, weight, [&](int64_t, int64_t channel, F& w) { w /= channel_scale_[channel]; });
 }
 
 template <class F>

@@ -79,18 +79,32 @@ struct Product {
   int64_t out_stride;
 };
 
+// How sums become outputs. By channel, of which there is room for whole vectors.
+template <class F>
+struct Finishing {
+  const F* bias;
+  const F* scale;             // unless sums are kPlain
+  const int32_t* correction;  // if sums are kWhole
+  Activation activation;
+};
+
+// What a product adds up. kBalanced: sums of several outputs and channels mix, so that these are scaled by powers of
+// two until their weights are of one size. kWhole: 32-bit integers, of samples counted from the lowest.
+enum class Sums { kPlain, kBalanced, kWhole };
+
 // One way to multiply samples by weights. What panels and packed weights look like, only its functions know.
 template <class F>
 struct MatrixKernels {
-  int64_t most_pixels;     // per panel: a multiple of every vector length, and of 14 rows
-  int64_t pixel_multiple;  // fewer take as long
-  int64_t most_values;     // of one pixel in a panel
-  int64_t pixel_bytes;     // of a panel, for that many values
-  int depth_multiple;      // channels per block are a multiple of it
-  bool whole_blocks;       // products take all channels of a block: no two groups may share one
-  int vectors;             // of a row of accumulators; 0: one or two
-  int speed;               // products in the time of one by `fused`: what whole blocks waste must be less
-  bool finite_only;        // values that are not finite spoil more sums than they should
+  int64_t most_pixels;                 // per panel: a multiple of every vector length, and of 14 rows
+  int64_t pixel_multiple;              // fewer take as long
+  int64_t fewest_values, most_values;  // of one pixel in a panel
+  int64_t pixel_bytes;                 // of a panel, for that many values
+  int depth_multiple;                  // channels per block are a multiple of it
+  bool whole_blocks;                   // products take all channels of a block: no two groups may share one
+  int vectors;                         // of a row of accumulators; 0: one or two
+  double speed;                        // products in the time of one by `fused`: what whole blocks waste must be less
+  int kept;                            // sums for four outputs
+  Sums sums;
 
   // Fills a panel from one channel block.
   void (*sample_bilinear)(const SampledBlock<F>& block, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
@@ -98,16 +112,17 @@ struct MatrixKernels {
   void (*sample_exact)(const SampledBlock<F>& block, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
                        void* panel);
   // Fills a panel of one tap with activation(sums[pixel * cb + c] + bias[c]): finished depthwise sums of a separable
-  // convolution.
+  // convolution. Null: so few values do not suit.
   void (*fill_panel)(const F* sums, int64_t pixels, int cb, const F* bias, Activation activation, void* panel);
 
   // Packs weights[k][row], row = vectors * lanes, k < depth; returns how many bytes that takes. out may be null.
   int64_t (*pack)(const F* weights, int64_t depth, int row, void* out);
   void (*multiply)(const Product<F>& product);
-
-  // Null where sums are numbers of F. Otherwise they are 32-bit integers, of samples counted from the lowest, and
-  // become F: sums[pixel][r] = (sums[pixel][r] + correction[r]) * scale[r], r < row.
-  void (*finish_sums)(F* sums, int64_t pixels, int row, const int32_t* correction, const F* scale);
+  // out[channel * plane_stride + pixel] = activation((sums[pixel][channel] + correction[channel]) * scale[channel] +
+  // bias[channel]) for `channels` channels of `row`. Returns false where values that are not finite spoiled more sums
+  // than they should.
+  bool (*finish)(const F* sums, int64_t row, int64_t pixels, int channels, const Finishing<F>& finishing, F* out,
+                 int64_t plane_stride);
 };
 
 // Output rows of one channel of a depthwise convolution: out[y * out_pitch + x] = activation(bias + sum over taps of
@@ -140,9 +155,9 @@ struct TileKernels {
 
   // Copies pixels [first, first + count) of `channels` planes into a blocked image of rows of `width` pixels, and the
   // zeros at the end of each row and the beginning of the next where it completes one. in: the first pixel's value in
-  // the first plane. Channels up to `cb` that are missing become 0.
-  void (*block_pixels)(const F* in, int64_t plane_stride, int channels, int64_t first, int64_t count, int64_t width,
-                       F* image, int cb);
+  // the first plane. Channels up to `cb` that are missing become 0, others are multiplied by `scale`, if there is one.
+  void (*block_pixels)(const F* in, int64_t plane_stride, int channels, const F* scale, int64_t first, int64_t count,
+                       int64_t width, F* image, int cb);
 
   // Positions of one tap, offsets in pixels; mask may be null. NaN, infinite and outside positions become the outside
   // pixel.
@@ -159,8 +174,8 @@ struct TileKernels {
 
   // By fused multiply-add: of samples as they are, and rounded to whole numbers.
   MatrixKernels<F> fused, rounded;
-  // As precise, by the processor's matrix tiles. Null: it has none.
-  const MatrixKernels<F>* tiled;
+  // Faster, and nearly as precise.
+  const MatrixKernels<F>& fast;
   // Of samples and weights rounded to bfloat16. Null: no faster.
   const MatrixKernels<F>* bfloat16;
   // Of samples and weights that are whole numbers of 8 bits, added up as such. Null: the processor cannot.
@@ -169,9 +184,6 @@ struct TileKernels {
   // out[i] = the nearest whole number to values[i] * units from low to high, plus `zero`, in 8 bits; NaN is `zero`.
   void (*round_to_bytes)(const F* values, int64_t count, F units, F low, F high, int32_t zero, void* out);
 
-  // Whether all of them are finite.
-  bool (*finite)(const F* values, int64_t count);
-
   // out[pixel * cb + c] = sum over taps of sample[pixel][tap][c] * weight[tap][c], c < cb: depthwise convolution.
   void (*depthwise_bilinear)(const SampledBlock<F>& block, const Taps<F>& taps, int tap_count, int64_t pixels,
                              const F* weight, F* out);
@@ -179,11 +191,6 @@ struct TileKernels {
                             const F* weight, F* out);
   void (*depthwise_exact)(const SampledBlock<F>& block, const Taps<F>& taps, int tap_count, int64_t pixels,
                           const F* weight, F* out);
-
-  // out[channel * plane_stride + pixel] = activation(tile[pixel * ld + channel] + bias[channel]) for `channels`
-  // channels. bias holds a multiple of `lanes` values.
-  void (*finish)(const F* tile, int64_t ld, int64_t pixels, int channels, const F* bias, Activation activation, F* out,
-                 int64_t plane_stride);
 
   // Vectors of pixels that sum_shifted takes at once for so many outputs: runs of a multiple are fastest.
   int (*sum_vectors)(int outputs);

@@ -12,6 +12,7 @@
 #include "core/cpu/direct_kernels.inl"
 #include "core/cpu/point_kernels.inl"
 #include "core/cpu/simd.inl"
+#include "core/cpu/strassen_products.inl"
 #include "core/cpu/tile_kernels.h"
 #include "core/cpu/tile_layouts.inl"
 #include "core/cpu/tile_matrices.inl"
@@ -38,15 +39,13 @@ constexpr TileKernels<F> kTable = {
     sample_planes<F, Rounded>,
     kFused<F, Bilinear>,
     kFused<F, Rounded>,
-    kTiled<F>,
+    kFast<F>,
     kOfBFloat16<F>,
     kWhole<F>,
     round_to_bytes<F>,
-    finite<F>,
     depthwise<F, Bilinear>,
     depthwise<F, Rounded>,
     depthwise<F, Exact>,
-    finish<F>,
     sum_vectors,
     sum_shifted<F>,
     finish_rows<F>,

@@ -8,8 +8,8 @@ namespace deploydcn::cpu {
 namespace {
 
 template <class F>
-void block_pixels(const F* in, int64_t plane_stride, int channels, int64_t first, int64_t count, int64_t width,
-                  F* image, int cb) {
+void block_pixels(const F* in, int64_t plane_stride, int channels, const F* scale, int64_t first, int64_t count,
+                  int64_t width, F* image, int cb) {
   constexpr int n = Simd<F>::kLanes;
   int64_t column = first % width;
   F* out = image + ((first / width + 1) * (width + 2) + column + 1) * cb;
@@ -31,10 +31,13 @@ void block_pixels(const F* in, int64_t plane_stride, int channels, int64_t first
       for (int i = 0; i < n; ++i) {
         const F* from = in + (c + i) * plane_stride;
         rows[i] = c + i >= channels ? Vector<F>{} : pixels == n ? load<F>(from) : load_some<F>(from, pixels);
-        __builtin_prefetch(from + 64);
+        __builtin_prefetch(from + 32);
       }
       transpose<F>(rows);
-      for (int i = 0; i < pixels; ++i) store<F>(places[i] + c, rows[i]);
+      Vector<F> factor = Vector<F>{} + 1;
+      if (scale && c < channels)
+        factor = c + n <= channels ? load<F>(scale + c) : load_some<F>(scale + c, channels - c);
+      for (int i = 0; i < pixels; ++i) store<F>(places[i] + c, rows[i] * factor);
     }
   }
 }
@@ -95,29 +98,59 @@ inline __attribute__((always_inline)) void for_lines(const F* out, int64_t pixel
   for (int64_t p = n - into_line; p < pixels; p += n) body(p + n <= pixels ? p : pixels - n);
 }
 
+// Sums as they are, [pixel][row].
 template <class F>
-void finish(const F* tile, int64_t ld, int64_t pixels, int channels, const F* bias, Activation activation, F* out,
-            int64_t plane_stride) {
+struct RowSums {
+  const F* sums;
+  int64_t row;
+  // A vector of channels of as many pixels as a vector has lanes.
+  inline __attribute__((always_inline)) void read(int64_t pixel, int c, Vector<F> (&rows)[Simd<F>::kLanes]) const {
+#pragma GCC unroll 16
+    for (int i = 0; i < Simd<F>::kLanes; ++i) rows[i] = one(pixel + i, c);
+  }
+  inline __attribute__((always_inline)) Vector<F> one(int64_t pixel, int c) const {
+    return load<F>(sums + pixel * row + c);
+  }
+};
+
+// See MatrixKernels::finish.
+template <class F, bool kScales, bool kChecks, class Read>
+inline __attribute__((always_inline)) bool finish_sums(const Read& sums, int64_t pixels, int channels,
+                                                       const Finishing<F>& finishing, F* out, int64_t plane_stride) {
   constexpr int n = Simd<F>::kLanes;
+  Vector<F> zeros{};  // NaN where a sum is not finite
   for (int c = 0; c < channels; c += n) {
-    const Vector<F> b = load<F>(bias + c);
+    const Vector<F> bias = load<F>(finishing.bias + c), scale = kScales ? load<F>(finishing.scale + c) : Vector<F>{};
     const int valid = channels - c < n ? channels - c : n;
-    const auto value = [&](int64_t p) __attribute__((always_inline)) {
-      return activate<F>(load<F>(tile + p * ld + c) + b, activation);
-    };
     Vector<F> rows[n];
-    if (pixels < n) {
-      for (int i = 0; i < n; ++i) rows[i] = i < pixels ? value(i) : Vector<F>{};
+    const auto finish_rows = [&]() __attribute__((always_inline)) {
+#pragma GCC unroll 16
+      for (int i = 0; i < n; ++i) {
+        if constexpr (kChecks) zeros += rows[i] * 0;
+        rows[i] = activate<F>(kScales ? rows[i] * scale + bias : rows[i] + bias, finishing.activation);
+      }
       transpose<F>(rows);
+    };
+    if (pixels < n) {
+      for (int i = 0; i < n; ++i) rows[i] = i < pixels ? sums.one(i, c) : Vector<F>{};
+      finish_rows();
       for (int i = 0; i < valid; ++i) store_some<F>(out + (c + i) * plane_stride, rows[i], pixels);
       continue;
     }
     for_lines<F>(out, pixels, [&](int64_t p) __attribute__((always_inline)) {
-      for (int i = 0; i < n; ++i) rows[i] = value(p + i);
-      transpose<F>(rows);
+      sums.read(p, c, rows);
+      finish_rows();
       for (int i = 0; i < valid; ++i) store<F>(out + (c + i) * plane_stride + p, rows[i]);
     });
   }
+  F sum = 0;
+  for (int lane = 0; lane < n; ++lane) sum += zeros[lane];
+  return sum == sum;
+}
+template <class F, bool kChecks>
+bool finish_rows_of(const F* sums, int64_t row, int64_t pixels, int channels, const Finishing<F>& finishing, F* out,
+                    int64_t plane_stride) {
+  return finish_sums<F, false, kChecks>(RowSums<F>{sums, row}, pixels, channels, finishing, out, plane_stride);
 }
 
 template <class F, class Panel>
@@ -133,18 +166,6 @@ void fill_panel(const F* sums, int64_t pixels, int cb, const F* bias, Activation
       out.put(values, {});
     }
   }
-}
-
-template <class F>
-bool finite(const F* values, int64_t count) {
-  constexpr int n = Simd<F>::kLanes;
-  Vector<F> zeros{};  // NaN where a value is not finite
-  int64_t i = 0;
-  for (; i + n <= count; i += n) zeros += load<F>(values + i) * F{0};
-  for (; i < count; ++i) zeros[0] += values[i] * F{0};
-  F sum = 0;
-  for (int lane = 0; lane < n; ++lane) sum += zeros[lane];
-  return sum == sum;
 }
 
 }  // namespace

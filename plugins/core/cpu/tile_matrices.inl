@@ -11,6 +11,7 @@
 
 #include "core/cpu/bfloat16.inl"
 #include "core/cpu/simd.inl"
+#include "core/cpu/strassen_products.inl"
 #include "core/cpu/tile_kernels.h"
 #include "core/cpu/tile_layouts.inl"
 #include "core/cpu/tile_samples.inl"
@@ -27,7 +28,7 @@ namespace {
 enum class Tiles { kFloat32, kBFloat16, kBytes };
 
 template <class F>
-constexpr const MatrixKernels<F>* kTiled = nullptr;
+constexpr const MatrixKernels<F>& kFast = kStrassen<F>;
 
 #if defined(__AMX_BF16__)
 
@@ -334,23 +335,25 @@ template <Tiles kTiles>
 constexpr MatrixKernels<float> kTileKernels = {
     224,
     kTileRows,
+    1,
     kMostValues,
     kMostValues * kParts<kTiles> * 64 / kTileDepth<kTiles>,
     kTileDepth<kTiles>,
     true,
     kColumns,
     kTiles == Tiles::kFloat32 ? 2 : 4,
-    kTiles == Tiles::kFloat32,
+    4,
+    kTiles == Tiles::kBytes ? Sums::kWhole : Sums::kPlain,
     sample<float, Bilinear, TilePanel<kTiles>>,
     sample<float, Exact, TilePanel<kTiles>>,
     fill_panel<float, TilePanel<kTiles>>,
     pack_tiles<kTiles>,
     multiply_tiles<kTiles>,
-    kTiles == Tiles::kBytes ? finish_whole : nullptr,
+    kTiles == Tiles::kBytes ? finish_whole : finish_rows_of<float, kTiles == Tiles::kFloat32>,
 };
 
 template <>
-constexpr const MatrixKernels<float>* kTiled<float> = &kTileKernels<Tiles::kFloat32>;
+constexpr const MatrixKernels<float>& kFast<float> = kTileKernels<Tiles::kFloat32>;
 template <>
 constexpr const MatrixKernels<float>* kOfBFloat16<float> = &kTileKernels<Tiles::kBFloat16>;
 template <>

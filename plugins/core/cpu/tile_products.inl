@@ -47,7 +47,7 @@ struct Later {
 constexpr int kStepsPerLater = 4;
 
 // kRows pixels x kVectors vectors of accumulators stay in registers over the whole depth; a row of the tile has kRow.
-template <class F, int kRows, int kVectors, int kRow, bool kFar>
+template <class F, int kRows, int kVectors, int kRow, int64_t kPanel, bool kFar>
 void multiply_rows(const Product<F>& product, int64_t pixel, Later<F> later) {
   constexpr int n = Simd<F>::kLanes, ldc = kRow * n;
   F* tile = product.tile + pixel * ldc;
@@ -59,8 +59,7 @@ void multiply_rows(const Product<F>& product, int64_t pixel, Later<F> later) {
     for (int v = 0; v < kVectors; ++v) sum[r][v] = product.accumulate ? load<F>(tile + r * ldc + v * n) : Vector<F>{};
   }
   for (int t = 0; t < product.taps; ++t) {
-    const F* row =
-        static_cast<const F*>(product.panel) + pixel * kPanelRow<F> + t * product.tap_stride + product.channel;
+    const F* row = static_cast<const F*>(product.panel) + pixel * kPanel + t * product.tap_stride + product.channel;
     const auto step = [&]() __attribute__((always_inline)) {
       Vector<F> b[kVectors];
 #pragma GCC unroll 2
@@ -70,7 +69,7 @@ void multiply_rows(const Product<F>& product, int64_t pixel, Later<F> later) {
       }
 #pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
-        const F a = row[r * kPanelRow<F>];
+        const F a = row[r * kPanel];
 #pragma GCC unroll 2
         for (int v = 0; v < kVectors; ++v) sum[r][v] += a * b[v];
       }
@@ -94,10 +93,10 @@ void multiply_rows(const Product<F>& product, int64_t pixel, Later<F> later) {
   }
 }
 
-template <class F, int kVectors, int kRow, bool kFar, int... I>
+template <class F, int kVectors, int kRow, int64_t kPanel, bool kFar, int... I>
 void multiply_vectors(const Product<F>& product, Indices<I...>) {
   using Kernel = void (*)(const Product<F>&, int64_t, Later<F>);
-  constexpr Kernel kernels[] = {multiply_rows<F, I + 1, kVectors, kRow, kFar>...};
+  constexpr Kernel kernels[] = {multiply_rows<F, I + 1, kVectors, kRow, kPanel, kFar>...};
   constexpr int64_t max_rows = sizeof...(I);
   // Nearly equal chunks, so that none is short.
   const int64_t pixels = product.pixels, chunks = (pixels + max_rows - 1) / max_rows;
@@ -113,23 +112,25 @@ void multiply_vectors(const Product<F>& product, Indices<I...>) {
     p += rows;
   }
 }
-template <class F, int kVectors, int kRow>
-void multiply_from(const Product<F>& product) {
+template <class F, int kVectors, int kRow, int64_t kPanel>
+void multiply_strips(const Product<F>& product) {
   using Rows = typename MakeIndices<DEPLOYDCN_MAX_ROWS>::type;
   if constexpr (kVectors == 2) {
-    if (product.far_weight) return multiply_vectors<F, kVectors, kRow, true>(product, Rows());
+    if (product.far_weight) return multiply_vectors<F, kVectors, kRow, kPanel, true>(product, Rows());
   }
-  multiply_vectors<F, kVectors, kRow, false>(product, Rows());
+  multiply_vectors<F, kVectors, kRow, kPanel, false>(product, Rows());
 }
 template <class F>
 void multiply(const Product<F>& product) {
-  if (product.vectors == 1) return multiply_from<F, 1, 1>(product);
-  return product.outputs > Simd<F>::kLanes ? multiply_from<F, 2, 2>(product) : multiply_from<F, 1, 2>(product);
+  if (product.vectors == 1) return multiply_strips<F, 1, 1, kPanelRow<F>>(product);
+  return product.outputs > Simd<F>::kLanes ? multiply_strips<F, 2, 2, kPanelRow<F>>(product)
+                                           : multiply_strips<F, 1, 2, kPanelRow<F>>(product);
 }
 
 template <class F, template <class> class Sample>
 constexpr MatrixKernels<F> kFused = {
     112,
+    1,
     1,
     kPanelRow<F>,
     kPanelRow<F> * static_cast<int64_t>(sizeof(F)),
@@ -137,13 +138,14 @@ constexpr MatrixKernels<F> kFused = {
     false,
     0,
     1,
-    false,
+    4,
+    Sums::kPlain,
     sample<F, Sample, RowPanel<F>>,
     sample<F, Exact, RowPanel<F>>,
     fill_panel<F, RowPanel<F>>,
     pack_rows<F>,
     multiply<F>,
-    nullptr,
+    finish_rows_of<F, false>,
 };
 
 }  // namespace

@@ -68,9 +68,9 @@ PixelTiles choose_tiles(const ConvolutionShape& shape, const ChannelPlan& plan, 
 // Where tiles are fewer than processors: the same samples for parts of the outputs. Sampling again is cheap where many
 // outputs share a sample.
 inline int64_t choose_parts(const ConvolutionShape& shape, const ChannelPlan& plan, int64_t tiles) {
-  constexpr int64_t fewest = 4;  // columns of a part
+  constexpr int64_t fewest = 8;  // vectors of outputs of a part
   if (shape.depthwise() || plan.planes) return 1;
-  return std::max<int64_t>(1, std::min(plan.columns / fewest, processors() / (shape.batch * tiles)));
+  return std::max<int64_t>(1, std::min(plan.columns * plan.vectors / fewest, processors() / (shape.batch * tiles)));
 }
 
 }  // namespace deploydcn::cpu

@@ -29,18 +29,19 @@ class Convolution {
         context_(context),
         kernels_(tile_kernels<F>()),
         row_(plan_.vectors * kernels_.lanes),
+        sums_(row_ * matrix_.kept / 4),
         far_weights_(static_cast<int64_t>(weights.packed_bytes()) > kNearBytes),
-        accumulators_(shape.depthwise() ? plan_.block_width : shape.groups * plan_.columns * row_),
+        accumulators_(shape.depthwise() ? plan_.block_width : shape.groups * plan_.columns * sums_),
         tiles_(choose_tiles(shape, plan_, matrix_, accumulators_)),
         tile_(round_up(tiles_.largest(), kernels_.lanes)),
         parts_(choose_parts(shape, plan_, tiles_.count())),
-        image_(shape, plan_, arguments, context),
+        image_(shape, plan_, arguments, weights.channel_scale(), context),
         bias_(context, arranged_bias_count(shape, plan_, row_)) {}
 
   // Returns false where sums were not finite and the products are for finite values only.
   bool run() {
     arrange_bias(shape_, plan_, row_, load_bias<F>(arguments_, shape_.outputs), bias_.data());
-    if (matrix_.finish_sums) find_corrections();
+    if (matrix_.sums == Sums::kWhole) find_corrections();
     if (separable()) stage_ = arrange_stage<F>(shape_, plan_, arguments_.depthwise);
     if (planes()) find_planes();
     parallel_for(context_, shape_.batch * tiles_.count() * parts_, [&](int64_t task) {
@@ -142,8 +143,6 @@ class Convolution {
         weight = multiply(tile, step, weight, w);
       }
     }
-    if (matrix_.finite_only && !finite(tile, w)) spoiled_ = true;
-    if (matrix_.finish_sums) finish_sums(tile, w);
     finish_tile(tile, w);
   }
 
@@ -187,7 +186,8 @@ class Convolution {
       product.vectors = plan_.vectors;
       product.far_weight = far_weights_;
       product.accumulate = !(segment.opens_group && step.tap_begin == 0);
-      const bool last = step.block + 1 == blocks() && step.tap_end == taps_in_all && stored_as<F>(arguments_.input);
+      const bool ends_block = step.tap_end == taps_in_all;
+      const bool last = step.block + 1 == blocks() && ends_block && stored_as<F>(arguments_.input);
       product.out_stride = shape_.out_pixels();
       const int64_t bytes = matrix_.pack(nullptr, product.taps * product.depth, static_cast<int>(row_), nullptr);
       for (int64_t column = tile.begin; column < tile.end; ++column) {
@@ -198,7 +198,8 @@ class Convolution {
                         (tile.n * shape_.outputs + output) * product.out_stride + tile.first;
         }
         product.weight = weight + column * bytes;
-        product.tile = w.tile + (segment.group * plan_.columns + column) * tile_ * row_;
+        if (ends_block) fetch_image(tile, step.block + 1, column);
+        product.tile = w.tile + (segment.group * plan_.columns + column) * tile_ * sums_;
         matrix_.multiply(product);
       }
       weight += plan_.columns * bytes;
@@ -206,34 +207,28 @@ class Convolution {
     return weight;
   }
 
-  // Calls body(index of a column among those of all groups).
-  template <class Body>
-  void each_column(const Tile& tile, Body&& body) const {
-    for (int64_t group = 0; group < shape_.groups; ++group) {
-      for (int64_t column = tile.begin; column < tile.end; ++column) body(group * plan_.columns + column);
+  // Fetches what is sampled next, of the following block or else the following tile, a part with every column: an image
+  // is too large for the second-level cache.
+  __attribute__((always_inline)) void fetch_image(const Tile& tile, int64_t block, int64_t column) const {
+    const bool same_tile = block < blocks();
+    const int64_t first = same_tile ? tile.first : tile.first + tile.pixels;
+    const int64_t end = std::min(first + tile.pixels, shape_.out_pixels());
+    if (first < end) {
+      image_.fetch(tile.n, same_tile ? block : 0, first, end, column - tile.begin, tile.end - tile.begin);
     }
   }
 
-  bool finite(const Tile& tile, const Workspace& w) const {
-    bool all = true;
-    each_column(tile, [&](int64_t i) { all = all && kernels_.finite(w.tile + i * tile_ * row_, tile.pixels * row_); });
-    return all;
-  }
-
-  void finish_sums(const Tile& tile, Workspace& w) const {
-    each_column(tile, [&](int64_t i) {
-      matrix_.finish_sums(w.tile + i * tile_ * row_, tile.pixels, static_cast<int>(row_), &corrections_[i * row_],
-                          weights_.scale() + i * row_);
-    });
-  }
-
-  void finish_tile(const Tile& tile, Workspace& w) const {
-    each_column(tile, [&](int64_t i) {
-      const int64_t group = i / plan_.columns, output = i % plan_.columns * row_;
-      const int channels = static_cast<int>(std::min<int64_t>(row_, plan_.outputs_per_group - output));
-      finish(w.tile + i * tile_ * row_, row_, bias_.data() + i * row_, channels, tile,
-             group * plan_.outputs_per_group + output, 1, w);
-    });
+  void finish_tile(const Tile& tile, Workspace& w) {
+    for (int64_t group = 0; group < shape_.groups; ++group) {
+      for (int64_t column = tile.begin; column < tile.end; ++column) {
+        const int64_t i = group * plan_.columns + column, output = column * row_;
+        const int channels = static_cast<int>(std::min<int64_t>(row_, plan_.outputs_per_group - output));
+        if (!finish(w.tile + i * tile_ * sums_, row_, i * row_, channels, tile,
+                    group * plan_.outputs_per_group + output, 1, w)) {
+          spoiled_ = true;
+        }
+      }
+    }
   }
 
   void run_depthwise(const Tile& tile, Workspace& w) const {
@@ -250,8 +245,8 @@ class Convolution {
                                                      : kernels_.depthwise_exact;
       for (int64_t j = 0; j < multiplier; ++j, weight += taps * cb) {
         depthwise(sampled, w.taps, taps, tile.pixels, weight, w.tile);
-        finish(w.tile, cb, bias_.data() + (b * multiplier + j) * cb, block.channels, tile,
-               block.channel * multiplier + j, multiplier, w);
+        finish(w.tile, cb, (b * multiplier + j) * cb, block.channels, tile, block.channel * multiplier + j, multiplier,
+               w);
       }
     }
   }
@@ -360,20 +355,23 @@ class Convolution {
     }
   }
 
-  // Writes `channels` output channels, `output`, `output + output_step`, ...
-  void finish(const F* sums, int64_t ld, const F* bias, int channels, const Tile& tile, int64_t output,
+  // Writes `channels` output channels, `output`, `output + output_step`, ..., of which the first is the bias' number
+  // `place`. Returns as MatrixKernels::finish does.
+  bool finish(const F* sums, int64_t row, int64_t place, int channels, const Tile& tile, int64_t output,
               int64_t output_step, Workspace& w) const {
+    const auto from_place = [&](const auto& values) { return values.empty() ? nullptr : values.data() + place; };
+    const Finishing<F> finishing{bias_.data() + place, from_place(weights_.scale()), from_place(corrections_),
+                                 arguments_.activation};
     const int64_t plane = shape_.out_pixels(), begin = (tile.n * shape_.outputs + output) * plane + tile.first;
-    const int64_t pixels = tile.pixels;
     if (stored_as<F>(arguments_.input)) {
-      kernels_.finish(sums, ld, pixels, channels, bias, arguments_.activation,
-                      static_cast<F*>(arguments_.output) + begin, output_step * plane);
-      return;
+      return matrix_.finish(sums, row, tile.pixels, channels, finishing, static_cast<F*>(arguments_.output) + begin,
+                            output_step * plane);
     }
-    kernels_.finish(sums, ld, pixels, channels, bias, arguments_.activation, w.out, tile_);
+    const bool good = matrix_.finish(sums, row, tile.pixels, channels, finishing, w.out, tile_);
     for (int c = 0; c < channels; ++c) {
-      store_output<F>(arguments_, w.out + c * tile_, pixels, begin + c * output_step * plane);
+      store_output<F>(arguments_, w.out + c * tile_, tile.pixels, begin + c * output_step * plane);
     }
+    return good;
   }
 
   const ConvolutionShape& shape_;
@@ -383,7 +381,8 @@ class Convolution {
   const ConvolutionArguments& arguments_;
   CpuContext& context_;
   const TileKernels<F>& kernels_;
-  const int64_t row_;  // elements per accumulator row
+  const int64_t row_;   // outputs of a column
+  const int64_t sums_;  // of a pixel in a column
   const bool far_weights_;
   const int64_t accumulators_;  // per pixel
   const PixelTiles tiles_;      // of an image

@@ -103,11 +103,6 @@ struct ChannelPlan {
   std::vector<Block> blocks;
 };
 
-// How samples and weights may be multiplied: kFused as they are, by fused multiply-add; kFloat32 as precisely by other
-// means; kBFloat16 rounded to bfloat16 where that is faster; kBytes for samples and weights that are whole numbers of 8
-// bits.
-enum class Products { kFused, kFloat32, kBFloat16, kBytes };
-
 template <class F>
 class PackedWeights {
  public:
@@ -120,22 +115,31 @@ class PackedWeights {
   const MatrixKernels<F>& matrix() const { return *matrix_; }
   const unsigned char* packed() const { return packed_.data(); }
   std::size_t packed_bytes() const { return packed_.size(); }
-  // In the order of the sums, where those are whole numbers: the sum of every output's weights, and its scale.
+  // In the order of the sums: of every output, the sum of its weights, if sums are whole, and the scale of its sums,
+  // unless they are plain.
   const std::vector<int32_t>& weight_sums() const { return weight_sums_; }
-  const F* scale() const { return scale_.data(); }
+  const std::vector<F>& scale() const { return scale_; }
+  // By which every channel of the input is to be multiplied; null: 1.
+  const F* channel_scale() const { return channel_scale_.empty() ? nullptr : channel_scale_.data(); }
   // Of planes and of depthwise convolutions, which have no products.
   const F* values() const { return values_.data(); }
 
  private:
   void pack_matrix(const ConvolutionShape& shape, const F* weight);
   void pack_depthwise(const ConvolutionShape& shape, const F* weight);
-  void sum_weights(const ConvolutionShape& shape, const F* weight, Span<const float> scale);
+  // Of an output in the order of the sums.
+  int64_t place(int64_t output) const;
+  // Calls body(place of the output, channel, weight).
+  template <class Body>
+  void each_weight(const ConvolutionShape& shape, F* weight, const Body& body) const;
+  void sum_weights(const ConvolutionShape& shape, F* weight, Span<const float> scale);
+  void balance_weights(const ConvolutionShape& shape, F* weight);
 
   const MatrixKernels<F>* matrix_;
   ChannelPlan plan_;
   std::vector<unsigned char, AlignedAllocator<unsigned char>> packed_;
   std::vector<int32_t> weight_sums_;
-  std::vector<F> scale_;
+  std::vector<F> scale_, channel_scale_;
   std::vector<F, AlignedAllocator<F>> values_;
 };
 

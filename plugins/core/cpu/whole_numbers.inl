@@ -46,14 +46,24 @@ void round_to_bytes(const F* values, int64_t count, F units, F low, F high, int3
   }
 }
 
-// Sums of whole numbers, in the place of the numbers they become (MatrixKernels::finish_sums).
-inline void finish_whole(float* sums, int64_t pixels, int row, const int32_t* correction, const float* scale) {
-  for (int64_t p = 0; p < pixels; ++p, sums += row) {
-    for (int r = 0; r < row; r += Simd<float>::kLanes) {
-      const Integers<float> sum = load_whole(sums + r) + load_whole(correction + r);
-      store<float>(sums + r, __builtin_convertvector(sum, Vector<float>) * load<float>(scale + r));
-    }
+// 32-bit integers, [pixel][row].
+struct WholeSums {
+  const float* sums;
+  int64_t row;
+  const int32_t* correction;
+  inline __attribute__((always_inline)) void read(int64_t pixel, int c,
+                                                  Vector<float> (&rows)[Simd<float>::kLanes]) const {
+#pragma GCC unroll 16
+    for (int i = 0; i < Simd<float>::kLanes; ++i) rows[i] = one(pixel + i, c);
   }
+  inline __attribute__((always_inline)) Vector<float> one(int64_t pixel, int c) const {
+    return __builtin_convertvector(load_whole(sums + pixel * row + c) + load_whole(correction + c), Vector<float>);
+  }
+};
+inline bool finish_whole(const float* sums, int64_t row, int64_t pixels, int channels,
+                         const Finishing<float>& finishing, float* out, int64_t plane_stride) {
+  const WholeSums read{sums, row, finishing.correction};
+  return finish_sums<float, true, false>(read, pixels, channels, finishing, out, plane_stride);
 }
 
 }  // namespace

@@ -143,19 +143,21 @@ template <Words32 kWords>
 constexpr MatrixKernels<float> kWordKernels = {
     112,
     1,
+    1,
     kWordValues,
     kWordRow<kWords>,
     kWordDepth<kWords>,
     true,
     0,
     kWords == Words32::kBytes ? 3 : 2,
-    false,
+    4,
+    kWords == Words32::kBytes ? Sums::kWhole : Sums::kPlain,
     sample<float, Bilinear, WordPanel<kWords>>,
     sample<float, Exact, WordPanel<kWords>>,
     fill_panel<float, WordPanel<kWords>>,
     pack_words<kWords>,
     multiply_words<kWords>,
-    kWords == Words32::kBytes ? finish_whole : nullptr,
+    kWords == Words32::kBytes ? finish_whole : finish_rows_of<float, false>,
 };
 
 template <>

@@ -122,7 +122,7 @@ class Kernel : public CpuKernel {
     cpu::ConvolutionArguments arguments{};
     arguments.input = inputs[kImages];
     arguments.output = output;
-    const cpu::BlockedImage<F> images(shape, plan, arguments, context);
+    const cpu::BlockedImage<F> images(shape, plan, arguments, nullptr, context);
     parallel_for(context, a[R], [&](int64_t r) { pool<F>(a, inputs, boxes[r], r, plan, arguments, images); });
   }
 
@@ -165,8 +165,8 @@ class Kernel : public CpuKernel {
       const int64_t begin = (r * a[C] + block.channel) * bins;
       const bool direct = cpu::stored_as<F>(arguments.input);
       F* to = direct ? static_cast<F*>(arguments.output) + begin : planes;
-      cpu::tile_kernels<F>().finish(tile + b * bins * cb, cb, bins, block.channels, bias.data(), Activation::kNone, to,
-                                    bins);
+      cpu::tile_kernels<F>().fused.finish(tile + b * bins * cb, cb, bins, block.channels,
+                                          {bias.data(), nullptr, nullptr, Activation::kNone}, to, bins);
       if (!direct) cpu::store_output<F>(arguments, planes, block.channels * bins, begin);
     }
   }

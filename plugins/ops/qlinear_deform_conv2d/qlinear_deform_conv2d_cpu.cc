@@ -72,7 +72,7 @@ class Kernel : public CpuKernel {
  private:
   struct Packed : cpu::PackedWeights<float> {
     Packed(const TensorView& weight, int64_t groups, int64_t offset_groups, const std::vector<float>& scale)
-        : PackedWeights(weight, groups, offset_groups, cpu::Products::kBytes, scale) {}
+        : PackedWeights(weight, groups, offset_groups, Products::kBytes, scale) {}
   };
   int64_t attribute(const char* name) const { return (*attributes_.named(kSpec, name).ints)[0]; }
 
