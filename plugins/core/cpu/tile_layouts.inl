@@ -37,7 +37,10 @@ void block_pixels(const F* in, int64_t plane_stride, int channels, const F* scal
       Vector<F> factor = Vector<F>{} + 1;
       if (scale && c < channels)
         factor = c + n <= channels ? load<F>(scale + c) : load_some<F>(scale + c, channels - c);
-      for (int i = 0; i < pixels; ++i) store<F>(places[i] + c, rows[i] * factor);
+      for (int i = 0; i < pixels; ++i) {
+        store<F>(places[i] + c, rows[i] * factor);
+        __builtin_prefetch(places[i] + c + n * cb, 1);
+      }
     }
   }
 }
