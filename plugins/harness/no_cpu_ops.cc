@@ -3,6 +3,6 @@
 
 namespace deploydcn::ort {
 
-std::vector<ProvidedOp> cpu_ops(bool) { return {}; }
+std::vector<ProvidedOp> cpu_ops(Products) { return {}; }
 
 }  // namespace deploydcn::ort

@@ -12,7 +12,7 @@ from deploydcn.ops import op_named
 from deploydcn.runners import load
 from tests.conformance.single_node import single_node_model
 
-CHANNELS = 64  # whole blocks of every instruction set: no other layer takes Strassen's algorithm or matrix tiles
+CHANNELS = 64  # whole blocks of every instruction set, which Strassen's algorithm and matrix tiles need
 SHAPES = {"X": (1, CHANNELS, 9, 9), "W": (CHANNELS, CHANNELS, 3, 3), "offset": (1, 18, 9, 9)}
 ATTRIBUTES = {"pads": (1, 1, 1, 1)}
 
@@ -57,6 +57,16 @@ def test_outputs_and_channels_of_any_size_are_as_precise_as_others(sizes: str) -
         inputs["X"] /= of_channel[:, None, None]
     # The largest error of an output, against its own largest value: twice what sums of 576 products usually have.
     assert errors(inputs).max() < 5e-6
+
+
+def test_outputs_and_channels_without_weights_are_not_their_partners_rounding_errors() -> None:
+    inputs = arrays()
+    inputs["W"] *= 1e-4
+    inputs["W"][0] = 0
+    inputs["W"][:, 1] = 0
+    inputs["X"][:, 1] = 1e6
+    usual, precise = (load(model(), "ort", precise=precise).run(inputs)["Y"] for precise in (False, True))
+    assert np.abs(usual - precise).max() < 2e-6 * np.abs(precise).max()
 
 
 @pytest.mark.skipif(cpu_isa() == "amx", reason="matrix tiles do not mix pixels")

@@ -50,7 +50,7 @@ class BlockedImage {
     }
     constexpr int64_t line = 64 / sizeof(F);
     const int64_t elements = columns.count() * plan_.block_width;
-    if (rows.count() * elements > kMostFetched / static_cast<int64_t>(sizeof(F))) return;
+    if (elements == 0 || rows.count() * elements > kMostFetched / static_cast<int64_t>(sizeof(F))) return;
     for (int64_t y = rows.part(part, parts); y < rows.part(part + 1, parts); ++y) {
       const F* from = block(n, b) + y * row_ + columns.begin * plan_.block_width;
       for (int64_t i = 0; i < elements; i += line) __builtin_prefetch(from + i, 0, 2);

@@ -5,6 +5,7 @@
 //   depthwise  [block][multiplier][tap][block width]
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <sstream>
 
 #include "core/cpu/tile_sizes.h"
@@ -134,10 +135,12 @@ std::vector<const MatrixKernels<F>*> candidates(Products products) {
   throw InternalError("unknown products");
 }
 
-// By which numbers up to `largest` are divided to be at most 1; exact.
+// By which numbers up to `largest` are divided to be at most 1, as far as neither the power of two nor its inverse
+// overflows. The least for zeros: what sums that mix leave of others must not count as an output of theirs.
 template <class F>
-F power_of_two(F largest) {
-  constexpr int most = 100;  // of an exponent: neither the power nor its inverse overflows
+F power_of_two(double largest) {
+  constexpr int most = std::numeric_limits<F>::max_exponent - 28;
+  if (largest == 0) return std::ldexp(F{1}, -most);
   int exponent = 0;
   if (std::isfinite(largest)) std::frexp(largest, &exponent);
   return std::ldexp(F{1}, std::clamp(exponent, -most, most));
@@ -190,12 +193,11 @@ int64_t PackedWeights<F>::place(int64_t output) const {
 template <class F>
 template <class Body>
 void PackedWeights<F>::each_weight(const ConvolutionShape& shape, F* weight, const Body& body) const {
-  const int64_t per_group = shape.channels / shape.groups;
+  const int64_t taps = shape.taps(), per_group = shape.channels / shape.groups;
   for (int64_t m = 0; m < shape.outputs; ++m) {
+    const int64_t at = place(m), first = m / plan_.outputs_per_group * per_group;
     for (int64_t k = 0; k < per_group; ++k) {
-      for (int64_t tap = 0; tap < shape.taps(); ++tap) {
-        body(place(m), m / plan_.outputs_per_group * per_group + k, *weight++);
-      }
+      for (int64_t tap = 0; tap < taps; ++tap) body(at, first + k, *weight++);
     }
   }
 }
@@ -209,16 +211,17 @@ void PackedWeights<F>::sum_weights(const ConvolutionShape& shape, F* weight, Spa
 
 template <class F>
 void PackedWeights<F>::balance_weights(const ConvolutionShape& shape, F* weight) {
-  channel_scale_.resize(static_cast<std::size_t>(shape.channels));
-  each_weight(shape, weight,
-              [&](int64_t place, int64_t, F& w) { scale_[place] = std::max(scale_[place], std::abs(w)); });
-  for (F& scale : scale_) scale = power_of_two(scale);
-  each_weight(shape, weight, [&](int64_t at, int64_t channel, F& w) {
-    w /= scale_[at];
-    channel_scale_[channel] = std::max(channel_scale_[channel], std::abs(w));
+  std::vector<double> outputs(scale_.size()),
+      channels(static_cast<std::size_t>(shape.channels));  // their largest weight
+  each_weight(shape, weight, [&](int64_t at, int64_t, double w) { outputs[at] = std::max(outputs[at], std::abs(w)); });
+  for (std::size_t i = 0; i < outputs.size(); ++i) scale_[i] = power_of_two<F>(outputs[i]);
+  each_weight(shape, weight, [&](int64_t at, int64_t channel, double w) {
+    channels[channel] = std::max(channels[channel], std::abs(w) / scale_[at]);
   });
-  for (F& scale : channel_scale_) scale = power_of_two(scale);
-  each_weight(shape, weight, [&](int64_t, int64_t channel, F& w) { w /= channel_scale_[channel]; });
+  for (const double largest : channels) channel_scale_.push_back(power_of_two<F>(largest));
+  each_weight(shape, weight, [&](int64_t at, int64_t channel, F& w) {
+    w = static_cast<F>(static_cast<double>(w) / scale_[at] / channel_scale_[channel]);
+  });
 }
 
 template <class F>

@@ -110,13 +110,11 @@ void multiply_strassen(const Product<F>& product) {
     part.depth = product.depth / 2;
     part.weight = static_cast<const F*>(product.weight) + i * part.depth * half_row;
     part.vectors = kStrassenVectors / 2;
-    part.outputs = half_row;
     part.tile = product.tile + i * pairs * half_row;
-    if (product.out) {  // a quarter of the output each
-      const int outputs = product.outputs - i % 2 * half_row;
-      part.outputs = i >= 4 ? 0 : outputs < half_row ? outputs : half_row;
-      part.out += i % 2 * half_row * product.out_stride + i / 2 * pairs;
-    }
+    const int left = product.outputs - i % 2 * half_row;
+    part.outputs = left < half_row ? left : half_row;
+    const bool fetches = product.out && i < 4 && left > 0;  // a quarter of the output each
+    part.out = fetches ? product.out + i % 2 * half_row * product.out_stride + i / 2 * pairs : nullptr;
     multiply_strips<F, 2, 2, kPairRow<F>>(part);
   }
 }
@@ -168,6 +166,9 @@ bool finish_strassen(const F* sums, int64_t row, int64_t pixels, int channels, c
   const PairSums<F> read{sums, pairs_of(pixels), static_cast<int>(row / 2)};
   return finish_sums<F, true, true>(read, pixels, channels, finishing, out, plane_stride);
 }
+
+// fill_panel fills panels of a single tap.
+static_assert(kWidestBlock<float> * Simd<float>::kLanes < kStrassenFewest);
 
 template <class F>
 constexpr MatrixKernels<F> kStrassen = {

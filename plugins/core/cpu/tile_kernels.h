@@ -9,7 +9,7 @@
 //   tap block      taps sampled at a time, so that a panel fits the cache.
 //   panel          sampled values of a tile, [pixel][tap of the tap block][CB]: the im2col matrix of one channel block.
 //                  How values are stored is the business of the product's kernels (MatrixKernels).
-//   tile           accumulators, [pixel][lanes * vectors].
+//   tile           accumulators, [pixel][lanes * vectors] but where a product keeps more sums than outputs.
 #pragma once
 
 #include <cstdint>
@@ -103,7 +103,7 @@ struct MatrixKernels {
   bool whole_blocks;                   // products take all channels of a block: no two groups may share one
   int vectors;                         // of a row of accumulators; 0: one or two
   double speed;                        // products in the time of one by `fused`: what whole blocks waste must be less
-  int kept;                            // sums for four outputs
+  int kept;                            // sums for every four outputs: 4, or Strassen's 7
   Sums sums;
 
   // Fills a panel from one channel block.
@@ -119,8 +119,8 @@ struct MatrixKernels {
   int64_t (*pack)(const F* weights, int64_t depth, int row, void* out);
   void (*multiply)(const Product<F>& product);
   // out[channel * plane_stride + pixel] = activation((sums[pixel][channel] + correction[channel]) * scale[channel] +
-  // bias[channel]) for `channels` channels of `row`. Returns false where values that are not finite spoiled more sums
-  // than they should.
+  // bias[channel]) for `channels` channels of `row`. Returns false where values that are not finite may have spoiled
+  // more sums than they should.
   bool (*finish)(const F* sums, int64_t row, int64_t pixels, int channels, const Finishing<F>& finishing, F* out,
                  int64_t plane_stride);
 };

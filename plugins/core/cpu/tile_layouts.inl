@@ -126,7 +126,7 @@ inline __attribute__((always_inline)) bool finish_sums(const Read& sums, int64_t
     const Vector<F> bias = load<F>(finishing.bias + c), scale = kScales ? load<F>(finishing.scale + c) : Vector<F>{};
     const int valid = channels - c < n ? channels - c : n;
     Vector<F> rows[n];
-    const auto finish_rows = [&]() __attribute__((always_inline)) {
+    const auto become_outputs = [&]() __attribute__((always_inline)) {
 #pragma GCC unroll 16
       for (int i = 0; i < n; ++i) {
         if constexpr (kChecks) zeros += rows[i] * 0;
@@ -136,13 +136,13 @@ inline __attribute__((always_inline)) bool finish_sums(const Read& sums, int64_t
     };
     if (pixels < n) {
       for (int i = 0; i < n; ++i) rows[i] = i < pixels ? sums.one(i, c) : Vector<F>{};
-      finish_rows();
+      become_outputs();
       for (int i = 0; i < valid; ++i) store_some<F>(out + (c + i) * plane_stride, rows[i], pixels);
       continue;
     }
     for_lines<F>(out, pixels, [&](int64_t p) __attribute__((always_inline)) {
       sums.read(p, c, rows);
-      finish_rows();
+      become_outputs();
       for (int i = 0; i < valid; ++i) store<F>(out + (c + i) * plane_stride + p, rows[i]);
     });
   }

@@ -187,6 +187,7 @@ class Convolution {
       product.far_weight = far_weights_;
       product.accumulate = !(segment.opens_group && step.tap_begin == 0);
       const bool ends_block = step.tap_end == taps_in_all;
+      const bool fetches = ends_block && segment.channel_in_block == 0;  // once for all groups of the block
       const bool last = step.block + 1 == blocks() && ends_block && stored_as<F>(arguments_.input);
       product.out_stride = shape_.out_pixels();
       const int64_t bytes = matrix_.pack(nullptr, product.taps * product.depth, static_cast<int>(row_), nullptr);
@@ -198,7 +199,7 @@ class Convolution {
                         (tile.n * shape_.outputs + output) * product.out_stride + tile.first;
         }
         product.weight = weight + column * bytes;
-        if (ends_block) fetch_image(tile, step.block + 1, column);
+        if (fetches) fetch_image(tile, step.block + 1, column);
         product.tile = w.tile + (segment.group * plan_.columns + column) * tile_ * sums_;
         matrix_.multiply(product);
       }

@@ -3,6 +3,7 @@
 
 #include "core/cpu/simd.inl"
 #include "core/cpu/tile_kernels.h"
+#include "core/cpu/tile_layouts.inl"
 #include "core/cpu/tile_samples.inl"
 
 namespace deploydcn::cpu {
