@@ -211,8 +211,8 @@ void PackedWeights<F>::sum_weights(const ConvolutionShape& shape, F* weight, Spa
 
 template <class F>
 void PackedWeights<F>::balance_weights(const ConvolutionShape& shape, F* weight) {
-  std::vector<double> outputs(scale_.size()),
-      channels(static_cast<std::size_t>(shape.channels));  // their largest weight
+  // Of each, the largest weight.
+  std::vector<double> outputs(scale_.size()), channels(static_cast<std::size_t>(shape.channels));
   each_weight(shape, weight, [&](int64_t at, int64_t, double w) { outputs[at] = std::max(outputs[at], std::abs(w)); });
   for (std::size_t i = 0; i < outputs.size(); ++i) scale_[i] = power_of_two<F>(outputs[i]);
   each_weight(shape, weight, [&](int64_t at, int64_t channel, double w) {

@@ -59,8 +59,8 @@ struct Corners {
 };
 
 // tile[pixel][vectors * lanes] (+)= sum over taps and depth of panel[pixel][tap * tap_stride + channel + k] *
-// weight[tap][k][vectors * lanes]. Without `accumulate` the tile is overwritten. Sums of a vector
-// that has no outputs become 0.
+// weight[tap][k][vectors * lanes]. Without `accumulate` the tile is overwritten. Sums of a vector that has no outputs
+// become 0.
 template <class F>
 struct Product {
   const void* panel;
