@@ -1,6 +1,7 @@
 // Element types, and conversion between stored floating-point types and the type a kernel computes in.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -102,6 +103,8 @@ constexpr DType kTypeOf = sizeof(Compute) == 4 ? DType::kFloat32 : DType::kFloat
 // read.
 template <class Compute>
 void load_as(const void* data, DType type, int64_t begin, int64_t count, Compute* out) {
+  if (type == kTypeOf<Compute>)
+    return static_cast<void>(std::copy_n(static_cast<const Compute*>(data) + begin, count, out));
   switch (type) {
     case DType::kFloat32: {
       const float* in = static_cast<const float*>(data) + begin;

@@ -148,12 +148,7 @@ class Attention {
     const int64_t first = from.first + query * from.query_stride;
     if (from.head_stride == count) return load_as<F>(from.data, from.dtype, first, call_.heads * count, to);
     for (int64_t m = 0; m < call_.heads; ++m) {
-      const int64_t begin = first + m * from.head_stride;
-      if (from.dtype == kTypeOf<F>) {
-        std::copy_n(static_cast<const F*>(from.data) + begin, count, to + m * count);
-      } else {
-        load_as<F>(from.data, from.dtype, begin, count, to + m * count);
-      }
+      load_as<F>(from.data, from.dtype, first + m * from.head_stride, count, to + m * count);
     }
   }
 
