@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kFewestPixels = 100;      // of an output: below, the channels' overhead outweighs their sums
 constexpr int64_t kBandBytes = 128 * 1024;  // of planes: a row is read from the second-level cache once, then nearer
 constexpr int64_t kTogetherBytes =
-    32 * 1024;  // of planes that are copied before they are summed: stores have arrived by then
+    8 * 1024;  // of planes that are copied before they are summed: stores have arrived by then
 constexpr int64_t kChannelsPerTask = 16, kTasks = 32;  // few tasks cost little, many even out
 
 template <class F>

@@ -1,8 +1,9 @@
 // Sums of a depthwise convolution's taps, kept in registers (depthwise_convolution.h). Part of tile_kernels.inl.
 //
-// A block is kRows output rows of kVectors vectors each. Every row of the input is loaded once per column of the window
-// for all output rows that it serves: from one to kRows of them, known where this is compiled, so that nothing is
-// multiplied in vain. That takes a fixed number of window rows; windows of other heights are put together.
+// A block is kRows output rows of kVectors vectors each. A column of the window is loaded for all of them, and every
+// row of the input once per column for all output rows that it serves: from one to kRows of them, known where this is
+// compiled, so that nothing is multiplied in vain. That takes a fixed number of window rows; windows of other heights
+// are put together.
 #pragma once
 
 #include "core/cpu/direct_kernels.inl"
@@ -13,9 +14,12 @@
 namespace deploydcn::cpu {
 namespace {
 
-// Output rows of the largest block: eight sums or more hide the latency of additions.
+// Output rows of the largest block: eight sums or more hide the latency of additions, and a column of weights is to
+// stay in registers beside them.
 template <int kVectors>
-constexpr int kMostRows = DEPLOYDCN_MAX_ROWS >= 12 || kVectors == 1 ? 7 : 4;
+constexpr int kMostRows = DEPLOYDCN_MAX_ROWS >= 12 ? 14 / kVectors
+                          : kVectors == 1          ? 7
+                                                   : 4;
 
 // Vectors of a row lie one after the other; the last one may begin earlier.
 template <class F, int kVectors>
@@ -23,26 +27,37 @@ inline __attribute__((always_inline)) int64_t vector_begin(int v, int64_t last) 
   return v + 1 < kVectors ? v * Simd<F>::kLanes : last;
 }
 
-// Adds rows kRow and following of the input, which kTaps rows of the window reach.
+// Adds rows kRow and following of the input, times what they meet of one column of kTaps rows of the window.
 template <class F, int kRows, int kVectors, int kTaps, int kRow = 0>
-inline __attribute__((always_inline)) void add_taps(const DepthwiseRows<F>& a, const F* row, int64_t pitch,
-                                                    int64_t last, const F* weight, Vector<F> (&sum)[kRows][kVectors]) {
+inline __attribute__((always_inline)) void add_rows(const F* row, int64_t pitch, int64_t last,
+                                                    const Vector<F> (&weight)[kTaps],
+                                                    Vector<F> (&sum)[kRows][kVectors]) {
   constexpr int first = kRow < kTaps ? 0 : kRow - kTaps + 1, end = kRow < kRows ? kRow + 1 : kRows;
-  const F* w = weight;
-  for (int64_t j = 0; j < a.kernel_w; ++j, w += a.kernel_h) {
-    const F* from = row + a.offset[j];
-    Vector<F> x[kVectors];
+  Vector<F> x[kVectors];
 #pragma GCC unroll 2
-    for (int v = 0; v < kVectors; ++v) x[v] = load<F>(from + vector_begin<F, kVectors>(v, last));
-#pragma GCC unroll 7
-    for (int r = first; r < end; ++r) {
-      const F factor = w[r];
+  for (int v = 0; v < kVectors; ++v) {
+    const F* from = row + vector_begin<F, kVectors>(v, last);
+    x[v] = kTaps < 7 ? load_once<F>(from) : load<F>(from);  // seven multiply longer than a second load takes
+  }
+#pragma GCC unroll 14
+  for (int r = first; r < end; ++r) {
 #pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) sum[r][v] += factor * x[v];
-    }
+    for (int v = 0; v < kVectors; ++v) sum[r][v] += weight[kRow - r] * x[v];
   }
   if constexpr (kRow + 2 < kTaps + kRows) {
-    add_taps<F, kRows, kVectors, kTaps, kRow + 1>(a, row + pitch, pitch, last, weight - 1, sum);
+    add_rows<F, kRows, kVectors, kTaps, kRow + 1>(row + pitch, pitch, last, weight, sum);
+  }
+}
+
+// Adds kTaps rows of the window, the first of which has its weights at `weight`.
+template <class F, int kRows, int kVectors, int kTaps>
+inline __attribute__((always_inline)) void add_taps(const DepthwiseRows<F>& a, const F* row, int64_t pitch,
+                                                    int64_t last, const F* weight, Vector<F> (&sum)[kRows][kVectors]) {
+  for (int64_t j = 0; j < a.kernel_w; ++j, weight += a.kernel_h) {
+    Vector<F> column[kTaps];
+#pragma GCC unroll 7
+    for (int i = 0; i < kTaps; ++i) column[i] = weight[-i] - Vector<F>{};
+    add_rows<F, kRows, kVectors, kTaps>(row + a.offset[j], pitch, last, column, sum);
   }
 }
 
@@ -96,7 +111,7 @@ void depthwise_block(const DepthwiseRows<F>& a, int64_t x, int64_t y) {
   const int64_t room = a.width > n ? a.width - n - x : 0;
   const int64_t last = room < (kVectors - 1) * n ? room : (kVectors - 1) * n;
   Vector<F> sum[kRows][kVectors];
-#pragma GCC unroll 7
+#pragma GCC unroll 14
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) sum[r][v] = a.bias - Vector<F>{};
@@ -114,7 +129,7 @@ void depthwise_block(const DepthwiseRows<F>& a, int64_t x, int64_t y) {
   F* out = a.out + y * a.out_pitch + x;
   if (a.activation == Activation::kSilu) {
     F sums[kRows * kVectors * n];
-#pragma GCC unroll 7
+#pragma GCC unroll 14
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) store<F>(sums + (r * kVectors + v) * n, sum[r][v]);
@@ -126,7 +141,7 @@ void depthwise_block(const DepthwiseRows<F>& a, int64_t x, int64_t y) {
   const Vector<F> zero{};
   const Vector<F> low = zero + static_cast<F>(a.activation == Activation::kNone ? -__builtin_huge_val() : 0);
   const Vector<F> high = zero + static_cast<F>(a.activation == Activation::kRelu6 ? 6 : __builtin_huge_val());
-#pragma GCC unroll 7
+#pragma GCC unroll 14
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {

@@ -35,6 +35,15 @@ inline __attribute__((always_inline)) Vector<F> load(const F* from) {
   __builtin_memcpy(&value, from, sizeof value);
   return value;
 }
+// Where a vector is used a few times, GCC may load it for every use.
+template <class F>
+inline __attribute__((always_inline)) Vector<F> load_once(const F* from) {
+  Vector<F> value = load<F>(from);
+#if defined(__x86_64__)
+  asm("" : "+v"(value));
+#endif
+  return value;
+}
 template <class F>
 inline __attribute__((always_inline)) void store(F* to, Vector<F> value) {
   __builtin_memcpy(to, &value, sizeof value);
