@@ -13,26 +13,30 @@ namespace deploydcn::cpu {
 template <class F>
 class BlockedImage {
  public:
-  // Copies the whole batch. scale: of every channel; null: 1.
+  // Room for the largest part of the batch. scale: of every channel; null: 1.
   BlockedImage(const ConvolutionShape& shape, const ChannelPlan& plan, const ConvolutionArguments& arguments,
-               const F* scale, CpuContext& context)
+               const F* scale, const BatchPart& largest, CpuContext& context)
       : shape_(shape),
         plan_(plan),
         arguments_(arguments),
         scale_(scale),
-        blocks_(static_cast<int64_t>(plan.blocks.size())),
         row_((shape.width + 2) * plan.block_width),
         plane_((shape.height + 2) * row_),
-        memory_(context, (Checked(shape.batch) * Checked(blocks_) * Checked(plane_)).value()) {
+        memory_(context, (Checked(largest.images) * Checked(largest.blocks) * Checked(plane_)).value()) {}
+
+  // Replaces the part that was copied before.
+  void copy(const BatchPart& part, CpuContext& context) {
+    part_ = part;
     const int64_t chunks = std::max<int64_t>(1, ceil_div(shape_.pixels(), kPixelsPerTask));
-    parallel_for(context, shape_.batch * blocks_ * chunks, [&](int64_t task) {
+    parallel_for(context, part.images * part.blocks * chunks, [&](int64_t task) {
       const int64_t chunk = task % chunks, image = task / chunks, first = chunk * kPixelsPerTask;
-      copy(image / blocks_, image % blocks_, first, std::min(shape_.pixels() - first, kPixelsPerTask));
+      copy(part.image + image / part.blocks, part.block + image % part.blocks, first,
+           std::min(shape_.pixels() - first, kPixelsPerTask));
     });
   }
 
   // One channel block of one image, [H + 2][W + 2][CB].
-  const F* block(int64_t n, int64_t b) const { return memory_.data() + (n * blocks_ + b) * plane_; }
+  const F* block(int64_t n, int64_t b) const { return memory_.data() + place(n, b); }
   // Elements per row of it.
   int64_t row() const { return row_; }
 
@@ -58,6 +62,7 @@ class BlockedImage {
   }
 
  private:
+  int64_t place(int64_t n, int64_t b) const { return ((n - part_.image) * part_.blocks + b - part_.block) * plane_; }
   static constexpr int64_t kPixelsPerTask = 512;       // a multiple of every vector length
   static constexpr int64_t kMostFetched = 256 * 1024;  // bytes: a part of the second-level cache
 
@@ -79,7 +84,7 @@ class BlockedImage {
     const int64_t channels = arguments_.depthwise.weight.present ? arguments_.depthwise.channels : shape_.channels;
     const int64_t multiplier = shape_.channels / channels;
     const auto from = [&](int c) { return (n * channels + (block.channel + c) / multiplier) * pixels + first; };
-    F* plane = memory_.data() + (n * blocks_ + b) * plane_;
+    F* plane = memory_.data() + place(n, b);
     if (pixels == 0) return static_cast<void>(std::fill_n(plane, plane_, F{0}));
     // The kernel writes the border between rows; what lies before the first row and after the last is left.
     if (first == 0) std::fill_n(plane, row_ + plan_.block_width, F{0});
@@ -102,7 +107,8 @@ class BlockedImage {
   const ChannelPlan& plan_;
   const ConvolutionArguments& arguments_;
   const F* scale_;
-  const int64_t blocks_, row_, plane_;
+  const int64_t row_, plane_;
+  BatchPart part_{};
   ScratchBuffer<F> memory_;
 };
 

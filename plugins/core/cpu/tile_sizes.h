@@ -13,7 +13,8 @@ constexpr int64_t kSmallestTile = 32;       // below this the matrix kernel star
 constexpr int64_t kTileBytes = 512 * 1024;  // accumulators
 constexpr int64_t kTapBytes = 2 * 1024 * 1024;
 constexpr int64_t kPlaneBytes = 32 * 1024;  // planes of samples, which are read as soon as they are written
-constexpr int64_t kDepthwisePixels = 1024;  // a page of every output channel
+constexpr int64_t kCopyBytes = 128 * 1024;  // of a blocked copy, per processor: it stays in the second-level cache
+constexpr int64_t kDepthwisePixels = 512;   // half a page of every output channel
 
 inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 inline int64_t processors() {
@@ -41,10 +42,21 @@ class PixelTiles {
   int64_t pixels_, unit_, units_, count_;
 };
 
-// As many pixels per tile as caches hold; where tiles are few, as many tiles for every processor.
+// Where groups lie within channel blocks: what is copied and convolved at a time, so that the copy is still near when
+// it is sampled. Sums over all channels take everything at once.
+template <class F>
+BatchPart choose_part(const ConvolutionShape& shape, const ChannelPlan& plan) {
+  const auto blocks = static_cast<int64_t>(plan.blocks.size());
+  if (!plan.planes && !shape.depthwise()) return {0, shape.batch, 0, blocks};
+  const int64_t bytes = (shape.height + 2) * (shape.width + 2) * plan.block_width * static_cast<int64_t>(sizeof(F));
+  const int64_t most = std::max<int64_t>(1, kCopyBytes * processors() / bytes);
+  return {0, std::clamp<int64_t>(most / blocks, 1, shape.batch), 0, std::min(blocks, most)};
+}
+
+// As many pixels per tile as caches hold; where tiles of the images at hand are few, as many for every processor.
 template <class F>
 PixelTiles choose_tiles(const ConvolutionShape& shape, const ChannelPlan& plan, const MatrixKernels<F>& matrix,
-                        int64_t accumulators) {
+                        int64_t accumulators, int64_t images) {
   constexpr int64_t bytes = sizeof(F), few = 8;  // tiles per processor
   const TileKernels<F>& kernels = tile_kernels<F>();
   const int64_t pixels = shape.out_pixels();
@@ -60,17 +72,17 @@ PixelTiles choose_tiles(const ConvolutionShape& shape, const ChannelPlan& plan, 
   most = std::min(most, kTapBytes / (shape.taps() * (4 * bytes + 4)));
   most = std::max(most / multiple * multiple, multiple);
   int64_t count = ceil_div(pixels, most);
-  const auto uneven = [&] { return shape.batch * count % processors() != 0; };
-  while (shape.batch * count < few * processors() && uneven() && ceil_div(pixels, count + 1) >= kSmallestTile) ++count;
+  const auto uneven = [&] { return images * count % processors() != 0; };
+  while (images * count < few * processors() && uneven() && ceil_div(pixels, count + 1) >= kSmallestTile) ++count;
   return {pixels, count, unit};
 }
 
 // Where tiles are fewer than processors: the same samples for parts of the outputs. Sampling again is cheap where many
 // outputs share a sample.
-inline int64_t choose_parts(const ConvolutionShape& shape, const ChannelPlan& plan, int64_t tiles) {
+inline int64_t choose_shares(const ConvolutionShape& shape, const ChannelPlan& plan, int64_t tiles) {
   constexpr int64_t fewest = 8;  // vectors of outputs of a part
   if (shape.depthwise() || plan.planes) return 1;
-  return std::max<int64_t>(1, std::min(plan.columns * plan.vectors / fewest, processors() / (shape.batch * tiles)));
+  return std::max<int64_t>(1, std::min(plan.columns * plan.vectors / fewest, processors() / tiles));
 }
 
 }  // namespace deploydcn::cpu

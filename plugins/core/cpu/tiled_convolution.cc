@@ -2,18 +2,17 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <cstring>
 
 #include "core/cpu/arranged_constants.h"
 #include "core/cpu/blocked_image.h"
+#include "core/cpu/tap_positions.h"
 #include "core/cpu/thread_arena.h"
 #include "core/cpu/tile_sizes.h"
 
 namespace deploydcn::cpu {
 namespace {
 
-constexpr int64_t kTapsAhead = 2;                // whose positions are fetched
 constexpr int64_t kNearBytes = 4 * 1024 * 1024;  // of weights that stay in the second-level cache
 
 template <class F>
@@ -32,10 +31,12 @@ class Convolution {
         sums_(row_ * matrix_.kept / 4),
         far_weights_(static_cast<int64_t>(weights.packed_bytes()) > kNearBytes),
         accumulators_(shape.depthwise() ? plan_.block_width : shape.groups * plan_.columns * sums_),
-        tiles_(choose_tiles(shape, plan_, matrix_, accumulators_)),
+        part_(choose_part<F>(shape, plan_)),
+        tiles_(choose_tiles(shape, plan_, matrix_, accumulators_, part_.images)),
         tile_(round_up(tiles_.largest(), kernels_.lanes)),
-        parts_(choose_parts(shape, plan_, tiles_.count())),
-        image_(shape, plan_, arguments, weights.channel_scale(), context),
+        shares_(choose_shares(shape, plan_, part_.images * tiles_.count())),
+        image_(shape, plan_, arguments, weights.channel_scale(), part_, context),
+        positions_(shape, arguments, tile_),
         bias_(context, arranged_bias_count(shape, plan_, row_)) {}
 
   // Returns false where sums were not finite and the products are for finite values only.
@@ -44,20 +45,30 @@ class Convolution {
     if (matrix_.sums == Sums::kWhole) find_corrections();
     if (separable()) stage_ = arrange_stage<F>(shape_, plan_, arguments_.depthwise);
     if (planes()) find_planes();
-    parallel_for(context_, shape_.batch * tiles_.count() * parts_, [&](int64_t task) {
-      Workspace w = make_workspace();
-      if (shape_.depthwise()) {
-        run_depthwise(tile_at(task), w);
-      } else if (planes()) {
-        run_planes(tile_at(task), w);
-      } else {
-        run_tile(tile_at(task), w);
+    for (int64_t image = 0; image < shape_.batch; image += part_.images) {
+      const int64_t images = std::min(part_.images, shape_.batch - image);
+      for (int64_t block = 0; block < blocks(); block += part_.blocks) {
+        run_part({image, images, block, std::min(part_.blocks, blocks() - block)});
       }
-    });
+    }
     return !spoiled_;
   }
 
  private:
+  void run_part(const BatchPart& part) {
+    image_.copy(part, context_);
+    parallel_for(context_, part.images * tiles_.count() * shares_, [&](int64_t task) {
+      Workspace w = make_workspace();
+      if (shape_.depthwise()) {
+        run_depthwise(tile_at(part, task), w);
+      } else if (planes()) {
+        run_planes(tile_at(part, task), w);
+      } else {
+        run_tile(tile_at(part, task), w);
+      }
+    });
+  }
+
   int64_t blocks() const { return static_cast<int64_t>(plan_.blocks.size()); }
   bool deformable() const { return arguments_.offset.present; }
   bool planes() const { return plan_.planes && deformable(); }
@@ -74,9 +85,7 @@ class Convolution {
   // ------------------------------------------------------------------------------------------------------- tiles
   // The arrays a run of tiles needs, in the running thread's arena.
   struct Workspace {
-    int32_t *base_y, *base_x;       // [pixel]
-    Taps<F> taps;                   // of the offset group located last
-    F *offset_y, *offset_x, *mask;  // [pixel], where the stored type is not F
+    typename TapPositions<F>::Buffers positions;
     unsigned char* panel;
     F* planes;
     F* depthwise;  // sums of a separable convolution, [pixel][CB]
@@ -91,18 +100,12 @@ class Convolution {
     const int64_t sums = planes() ? kMostOutputs * (tile_ + slack) : accumulators_ * tile_;
     const int64_t depthwise = separable() ? tile_ * plan_.block_width : 0;
     const int64_t widest = std::max<int64_t>(row_, plan_.block_width);
-    const int64_t weights = deformable() ? 4 * taps * tile_ : 0;
-    const int64_t floats = tile_ * (3 + widest) + sums + weights + planes_size + depthwise;
+    const int64_t floats = tile_ * widest + sums + planes_size + depthwise;
     ThreadArena& arena = thread_arena();
-    arena.reset(ThreadArena::bytes_for<int32_t>(tile_ * (2 + taps)) + ThreadArena::bytes_for<unsigned char>(panel) +
-                ThreadArena::bytes_for<F>(floats) + 10 * ThreadArena::bytes_for<F>(0));
+    arena.reset(positions_.bytes() + ThreadArena::bytes_for<unsigned char>(panel) + ThreadArena::bytes_for<F>(floats) +
+                3 * ThreadArena::bytes_for<F>(0));
     Workspace w{};
-    w.base_y = arena.take<int32_t>(tile_);
-    w.base_x = arena.take<int32_t>(tile_);
-    w.taps = {arena.take<int32_t>(taps * tile_), arena.take<F>(weights), tile_};
-    w.offset_y = arena.take<F>(tile_);
-    w.offset_x = arena.take<F>(tile_);
-    w.mask = arena.take<F>(tile_);
+    w.positions = positions_.take(arena);
     w.panel = arena.take<unsigned char>(panel);
     w.planes = arena.take<F>(planes_size);
     w.depthwise = arena.take<F>(depthwise);
@@ -112,15 +115,17 @@ class Convolution {
     return w;
   }
 
-  // Output pixels [first, first + pixels) of image n, and columns [begin, end) of the product's outputs.
+  // Output pixels [first, first + pixels) of image n, columns [begin, end) of the product's outputs, and channel
+  // blocks.
   struct Tile {
-    int64_t n, first, pixels, begin, end;
+    int64_t n, first, pixels, begin, end, first_block, end_block;
+    PixelRun run() const { return {n, first, pixels}; }
   };
-  Tile tile_at(int64_t task) const {
-    const int64_t index = task / parts_, part = task % parts_, in_image = index % tiles_.count();
-    const int64_t first = tiles_.begin(in_image);
-    return {index / tiles_.count(), first, tiles_.begin(in_image + 1) - first, part * plan_.columns / parts_,
-            (part + 1) * plan_.columns / parts_};
+  Tile tile_at(const BatchPart& part, int64_t task) const {
+    const int64_t index = task / shares_, share = task % shares_, in_image = index % tiles_.count();
+    const int64_t n = part.image + index / tiles_.count(), first = tiles_.begin(in_image);
+    const int64_t begin = share * plan_.columns / shares_, end = (share + 1) * plan_.columns / shares_;
+    return {n, first, tiles_.begin(in_image + 1) - first, begin, end, part.block, part.block + part.blocks};
   }
 
   // One step of the product: a tap block of a channel block, for one tile.
@@ -136,7 +141,7 @@ class Convolution {
     int64_t located = -1;
     for (int64_t b = 0; b < blocks(); ++b) {
       const int64_t offset_group = plan_.blocks[static_cast<std::size_t>(b)].offset_group;
-      if (offset_group != located) locate(tile, located = offset_group, w);
+      if (offset_group != located) positions_.locate(tile.run(), located = offset_group, w.positions);
       for (int tap = 0; tap < product_taps; tap += plan_.tap_block) {
         const Step step{b, tap, std::min(product_taps, tap + plan_.tap_block)};
         fill_panel(tile, step, w);
@@ -161,10 +166,10 @@ class Convolution {
     const SampledBlock<F> block = sampled_block(tile.n, step.block);
     if (!separable()) {
       const auto sample = deformable() ? matrix_.sample_bilinear : matrix_.sample_exact;
-      return sample(block, w.taps, step.tap_begin, step.tap_end, tile.pixels, w.panel);
+      return sample(block, w.positions.taps, step.tap_begin, step.tap_end, tile.pixels, w.panel);
     }
     const int taps = static_cast<int>(shape_.taps());
-    kernels_.depthwise_exact(block, w.taps, taps, tile.pixels, stage_.weights.data() + step.block * taps * cb,
+    kernels_.depthwise_exact(block, w.positions.taps, taps, tile.pixels, stage_.weights.data() + step.block * taps * cb,
                              w.depthwise);
     matrix_.fill_panel(w.depthwise, tile.pixels, cb, stage_.bias.data() + step.block * cb,
                        arguments_.depthwise.activation, w.panel);
@@ -235,17 +240,17 @@ class Convolution {
   void run_depthwise(const Tile& tile, Workspace& w) const {
     const int64_t multiplier = plan_.outputs_per_group;
     const int taps = static_cast<int>(shape_.taps()), cb = plan_.block_width;
-    const F* weight = weights_.values();
+    const F* weight = weights_.values() + tile.first_block * multiplier * taps * cb;
     int64_t located = -1;
-    for (int64_t b = 0; b < blocks(); ++b) {
+    for (int64_t b = tile.first_block; b < tile.end_block; ++b) {
       const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
-      if (block.offset_group != located) locate(tile, located = block.offset_group, w);
+      if (block.offset_group != located) positions_.locate(tile.run(), located = block.offset_group, w.positions);
       const SampledBlock<F> sampled = sampled_block(tile.n, b);
       const auto depthwise = arguments_.quantization ? kernels_.depthwise_rounded
                              : deformable()          ? kernels_.depthwise_bilinear
                                                      : kernels_.depthwise_exact;
       for (int64_t j = 0; j < multiplier; ++j, weight += taps * cb) {
-        depthwise(sampled, w.taps, taps, tile.pixels, weight, w.tile);
+        depthwise(sampled, w.positions.taps, taps, tile.pixels, weight, w.tile);
         finish(w.tile, cb, (b * multiplier + j) * cb, block.channels, tile, block.channel * multiplier + j, multiplier,
                w);
       }
@@ -264,11 +269,11 @@ class Convolution {
     const int64_t per_group = shape_.channels / shape_.groups, outputs = plan_.outputs_per_group;
     const auto depth = static_cast<int64_t>(offsets_.size());
     int64_t located = -1;
-    for (int64_t b = 0; b < blocks(); ++b) {
+    for (int64_t b = tile.first_block; b < tile.end_block; ++b) {
       const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
-      if (block.offset_group != located) locate(tile, located = block.offset_group, w);
+      if (block.offset_group != located) positions_.locate(tile.run(), located = block.offset_group, w.positions);
       const auto sample = arguments_.quantization ? kernels_.rounded_planes : kernels_.sample_planes;
-      sample(sampled_block(tile.n, b), w.taps, static_cast<int>(shape_.taps()), tile.pixels, w.planes, tile_);
+      sample(sampled_block(tile.n, b), w.positions.taps, static_cast<int>(shape_.taps()), tile.pixels, w.planes, tile_);
       for (int64_t c = 0; c < block.channels; c += per_group) {
         const int64_t first = (block.channel + c) / per_group * outputs;
         for (int64_t m = 0; m < outputs;) {
@@ -290,70 +295,6 @@ class Convolution {
     F* to = direct ? static_cast<F*>(arguments_.output) + begin : w.out;
     kernels_.finish_rows(sums, pixels, 1, pixels, bias, arguments_.activation, to, pixels);
     if (!direct) store_output<F>(arguments_, w.out, pixels, begin);
-  }
-
-  // A run of `pixels` stored values as F: in place where the stored type is F already.
-  const F* values(const TensorView& view, int64_t begin, int64_t pixels, F* buffer) const {
-    if (stored_as<F>(view)) return static_cast<const F*>(view.data) + begin;
-    load_as<F>(view.data, view.dtype, begin, pixels, buffer);
-    return buffer;
-  }
-
-  static const F* finite_or_zero(const F* values, int64_t count, F* out) {
-    for (int64_t i = 0; i < count; ++i) out[i] = std::isfinite(values[i]) ? values[i] : F{0};
-    return out;
-  }
-
-  // Fetches what a tap's positions are computed from: a short run of each plane, which the processor does not foresee.
-  // Inline: GCC leaves out calls of a function that does nothing else.
-  __attribute__((always_inline)) void fetch_positions(const Tile& tile, int64_t tap) const {
-    constexpr int64_t line = 64 / sizeof(F);
-    if (!stored_as<F>(arguments_.offset)) return;
-    const auto fetch = [&](const TensorView& view, int64_t channel) {
-      const F* run = static_cast<const F*>(view.data) + channel * shape_.out_pixels() + tile.first;
-      for (int64_t p = 0; p < tile.pixels; p += line) __builtin_prefetch(run + p);
-    };
-    fetch(arguments_.offset, 2 * tap);
-    fetch(arguments_.offset, 2 * tap + 1);
-    if (arguments_.mask.present) fetch(arguments_.mask, tap);
-  }
-
-  // Positions of every tap for the pixels of a tile.
-  void locate(const Tile& tile, int64_t offset_group, Workspace& w) const {
-    int64_t row = tile.first / shape_.out_width, column = tile.first % shape_.out_width;
-    for (int64_t p = 0; p < tile_; ++p) {  // up to the whole tile: the kernels read whole vectors
-      // Rows beyond the last belong to no output; the last one stands in, since a stride is bounded by the rows there
-      // are.
-      w.base_y[p] = static_cast<int32_t>(std::min(row, shape_.out_height - 1) * shape_.stride_h - shape_.pad_top);
-      w.base_x[p] = static_cast<int32_t>(column * shape_.stride_w - shape_.pad_left);
-      if (++column == shape_.out_width) {
-        column = 0;
-        ++row;
-      }
-    }
-    const int64_t taps = shape_.taps(), plane = shape_.out_pixels();
-    const int64_t group = tile.n * shape_.offset_groups + offset_group;
-    for (int64_t tap = 0; tap < taps; ++tap) {
-      const TapGeometry<F> geometry{w.base_y,
-                                    w.base_x,
-                                    static_cast<int32_t>(tap / shape_.kernel_w * shape_.dilation_h),
-                                    static_cast<int32_t>(tap % shape_.kernel_w * shape_.dilation_w),
-                                    static_cast<int32_t>(shape_.height),
-                                    static_cast<int32_t>(shape_.width)};
-      if (!deformable()) {
-        kernels_.exact_tap(geometry, tile.pixels, static_cast<int>(tap), w.taps);
-        continue;
-      }
-      const auto read = [&](const TensorView& view, int64_t channel, F* buffer) {
-        return values(view, channel * plane + tile.first, tile.pixels, buffer);
-      };
-      if (tap + kTapsAhead < taps) fetch_positions(tile, group * taps + tap + kTapsAhead);
-      const F* mask = arguments_.mask.present ? read(arguments_.mask, group * taps + tap, w.mask) : nullptr;
-      if (mask && arguments_.quantization) mask = finite_or_zero(mask, tile.pixels, w.mask);
-      kernels_.bilinear_tap(geometry, read(arguments_.offset, 2 * (group * taps + tap), w.offset_y),
-                            read(arguments_.offset, 2 * (group * taps + tap) + 1, w.offset_x), mask, tile.pixels,
-                            static_cast<int>(tap), w.taps);
-    }
   }
 
   // Writes `channels` output channels, `output`, `output + output_step`, ..., of which the first is the bias' number
@@ -386,10 +327,12 @@ class Convolution {
   const int64_t sums_;  // of a pixel in a column
   const bool far_weights_;
   const int64_t accumulators_;  // per pixel
+  const BatchPart part_;        // the largest
   const PixelTiles tiles_;      // of an image
   const int64_t tile_;          // room for a tile's pixels: whole vectors
-  const int64_t parts_;         // of the outputs, each a task of its own
+  const int64_t shares_;        // of the outputs, each a task of its own
   BlockedImage<F> image_;
+  const TapPositions<F> positions_;
   ScratchBuffer<F> bias_;
   ArrangedStage<F> stage_;
   std::vector<int64_t> offsets_;      // of planes

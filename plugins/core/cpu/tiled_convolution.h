@@ -2,15 +2,16 @@
 // samples on the grid), in any number of groups. The im2col matrix never exists in full: one tile of output pixels is
 // sampled into cache, multiplied at once and written out.
 //
-//   block_image   NCHW -> channel blocks with a zero border             (parallel over images, blocks, rows)
-//   per tile of output pixels:                                          (parallel over images, tiles)
-//     locate        positions of every tap, once per offset group
-//     per channel block and tap block: sample -> panel, panel * weights -> tile
-//                        (depthwise: sample * weight -> tile; separable: depthwise sums, finished -> panel;
-//                         few channels per group: sample -> planes, planes * weights -> sums)
-//     finish        bias, activation, back to NCHW
+//   per part of the batch: all of it, or a few channel blocks where groups lie within blocks
+//     copy          NCHW -> channel blocks with a zero border           (parallel over images, blocks, rows)
+//     per tile of output pixels:                                        (parallel over images, tiles)
+//       locate        positions of every tap, once per offset group
+//       per channel block and tap block: sample -> panel, panel * weights -> tile
+//                          (depthwise: sample * weight -> tile; separable: depthwise sums, finished -> panel;
+//                           few channels per group: sample -> planes, planes * weights -> sums)
+//       finish        bias, activation, back to NCHW
 //
-// Memory beyond input, output and packed weights: one blocked copy of the input, and a few MiB per thread. The copy
+// Memory beyond input, output and packed weights: a blocked copy of the part, and a few MiB per thread. The copy
 // pads every offset group to whole vectors: it is larger than the input where offset groups hold few channels. A
 // separable convolution with several depthwise results per channel copies the channel as often.
 #pragma once
@@ -101,6 +102,11 @@ struct ChannelPlan {
   int64_t outputs_per_group;
   int64_t columns;  // accumulator rows per group: ceil(outputs_per_group / (vectors * lanes))
   std::vector<Block> blocks;
+};
+
+// Channel blocks [block, block + blocks) of images [image, image + images) of a batch.
+struct BatchPart {
+  int64_t image, images, block, blocks;
 };
 
 template <class F>

@@ -122,7 +122,9 @@ class Kernel : public CpuKernel {
     cpu::ConvolutionArguments arguments{};
     arguments.input = inputs[kImages];
     arguments.output = output;
-    const cpu::BlockedImage<F> images(shape, plan, arguments, nullptr, context);
+    const cpu::BatchPart all{0, a[N], 0, static_cast<int64_t>(plan.blocks.size())};
+    cpu::BlockedImage<F> images(shape, plan, arguments, nullptr, all, context);
+    images.copy(all, context);
     parallel_for(context, a[R], [&](int64_t r) { pool<F>(a, inputs, boxes[r], r, plan, arguments, images); });
   }
 

@@ -1,0 +1,121 @@
+// Where the taps of a tile of output pixels sample: positions and bilinear weights (tile_kernels.h has the names).
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/cpu/stored_values.h"
+#include "core/cpu/thread_arena.h"
+#include "core/cpu/tiled_convolution.h"
+
+namespace deploydcn::cpu {
+
+// Output pixels [first, first + pixels) of image n.
+struct PixelRun {
+  int64_t n, first, pixels;
+};
+
+template <class F>
+class TapPositions {
+ public:
+  // Of one tile, in the running thread's arena.
+  struct Buffers {
+    Taps<F> taps;                   // of the offset group located last
+    int32_t *base_y, *base_x;       // [pixel]
+    F *offset_y, *offset_x, *mask;  // [pixel], where the stored type is not F
+  };
+
+  // tile: room for a tile's pixels, whole vectors.
+  TapPositions(const ConvolutionShape& shape, const ConvolutionArguments& arguments, int64_t tile)
+      : shape_(shape),
+        arguments_(arguments),
+        tile_(tile),
+        weights_(arguments.offset.present ? 4 * shape.taps() * tile : 0) {}
+
+  std::size_t bytes() const {
+    return ThreadArena::bytes_for<int32_t>(shape_.taps() * tile_) + ThreadArena::bytes_for<F>(weights_) +
+           2 * ThreadArena::bytes_for<int32_t>(tile_) + 3 * ThreadArena::bytes_for<F>(tile_);
+  }
+  Buffers take(ThreadArena& arena) const {
+    return {{arena.take<int32_t>(shape_.taps() * tile_), arena.take<F>(weights_), tile_},
+            arena.take<int32_t>(tile_),
+            arena.take<int32_t>(tile_),
+            arena.take<F>(tile_),
+            arena.take<F>(tile_),
+            arena.take<F>(tile_)};
+  }
+
+  // Positions of every tap for the pixels of a tile.
+  void locate(const PixelRun& run, int64_t offset_group, Buffers& b) const {
+    int64_t row = run.first / shape_.out_width, column = run.first % shape_.out_width;
+    for (int64_t p = 0; p < tile_; ++p) {  // up to the whole tile: the kernels read whole vectors
+      // Rows beyond the last belong to no output; the last one stands in, since a stride is bounded by the rows there
+      // are.
+      b.base_y[p] = static_cast<int32_t>(std::min(row, shape_.out_height - 1) * shape_.stride_h - shape_.pad_top);
+      b.base_x[p] = static_cast<int32_t>(column * shape_.stride_w - shape_.pad_left);
+      if (++column == shape_.out_width) {
+        column = 0;
+        ++row;
+      }
+    }
+    const TileKernels<F>& kernels = tile_kernels<F>();
+    const int64_t taps = shape_.taps(), plane = shape_.out_pixels();
+    const int64_t group = run.n * shape_.offset_groups + offset_group;
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      const TapGeometry<F> geometry{b.base_y,
+                                    b.base_x,
+                                    static_cast<int32_t>(tap / shape_.kernel_w * shape_.dilation_h),
+                                    static_cast<int32_t>(tap % shape_.kernel_w * shape_.dilation_w),
+                                    static_cast<int32_t>(shape_.height),
+                                    static_cast<int32_t>(shape_.width)};
+      if (!arguments_.offset.present) {
+        kernels.exact_tap(geometry, run.pixels, static_cast<int>(tap), b.taps);
+        continue;
+      }
+      const auto read = [&](const TensorView& view, int64_t channel, F* buffer) {
+        return values(view, channel * plane + run.first, run.pixels, buffer);
+      };
+      if (tap + kTapsAhead < taps) fetch(run, group * taps + tap + kTapsAhead);
+      const F* mask = arguments_.mask.present ? read(arguments_.mask, group * taps + tap, b.mask) : nullptr;
+      if (mask && arguments_.quantization) mask = finite_or_zero(mask, run.pixels, b.mask);
+      kernels.bilinear_tap(geometry, read(arguments_.offset, 2 * (group * taps + tap), b.offset_y),
+                           read(arguments_.offset, 2 * (group * taps + tap) + 1, b.offset_x), mask, run.pixels,
+                           static_cast<int>(tap), b.taps);
+    }
+  }
+
+ private:
+  static constexpr int64_t kTapsAhead = 2;  // whose offsets are fetched
+
+  // A run of `count` stored values as F: in place where the stored type is F already.
+  static const F* values(const TensorView& view, int64_t begin, int64_t count, F* buffer) {
+    if (stored_as<F>(view)) return static_cast<const F*>(view.data) + begin;
+    load_as<F>(view.data, view.dtype, begin, count, buffer);
+    return buffer;
+  }
+
+  static const F* finite_or_zero(const F* values, int64_t count, F* out) {
+    for (int64_t i = 0; i < count; ++i) out[i] = std::isfinite(values[i]) ? values[i] : F{0};
+    return out;
+  }
+
+  // Fetches what a tap's positions are computed from: a short run of each plane, which the processor does not foresee.
+  // Inline: GCC leaves out calls of a function that does nothing else.
+  __attribute__((always_inline)) void fetch(const PixelRun& run, int64_t tap) const {
+    constexpr int64_t line = 64 / sizeof(F);
+    if (!stored_as<F>(arguments_.offset)) return;
+    const auto fetch = [&](const TensorView& view, int64_t channel) {
+      const F* from = static_cast<const F*>(view.data) + channel * shape_.out_pixels() + run.first;
+      for (int64_t p = 0; p < run.pixels; p += line) __builtin_prefetch(from + p);
+    };
+    fetch(arguments_.offset, 2 * tap);
+    fetch(arguments_.offset, 2 * tap + 1);
+    if (arguments_.mask.present) fetch(arguments_.mask, tap);
+  }
+
+  const ConvolutionShape& shape_;
+  const ConvolutionArguments& arguments_;
+  const int64_t tile_, weights_;  // elements of Taps::weights
+};
+
+}  // namespace deploydcn::cpu
