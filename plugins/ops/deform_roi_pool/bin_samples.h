@@ -43,11 +43,15 @@ struct BinSamples {
   DEPLOYDCN_ANYWHERE float position(int sample) const {
     return roi::plus(start, roi::over(roi::times(static_cast<float>(sample) + 0.5f, bin), grid));
   }
+  // Whether neighbouring samples mostly share a pixel.
+  DEPLOYDCN_ANYWHERE bool close() const { return fabsf(bin) < 0.75f * grid; }
 
  private:
   // The first sample whose position passes, given that all behind it do; `count` if none does.
   template <class Passes>
   DEPLOYDCN_ANYWHERE int first(int count, Passes passes) const {
+    if (count > 0 && passes(position(0))) return 0;
+    if (count > 0 && !passes(position(count - 1))) return count;
     int low = 0;
     while (low < count) {
       const int middle = (low + count) / 2;

@@ -24,12 +24,21 @@ struct WeightedPixel {
   Sum weight;
 };
 
-// A sample's bilinear weight is the product of its row's and its column's: a bin reads rows x columns of these, each
-// pixel once.
+// A sample's bilinear weight is the product of its row's and its column's: a bin reads rows x columns of these. Samples
+// that lie close together share pixels, which are then read once.
 template <class Sum>
 void collect(const BinSamples& samples, int size, std::vector<Sum>& weights, std::vector<WeightedPixel<Sum>>& pixels) {
-  pixels.clear();
-  if (samples.begin >= samples.end) return;
+  if (samples.begin >= samples.end) return pixels.clear();
+  if (!samples.close()) {
+    pixels.resize(2 * static_cast<std::size_t>(samples.end - samples.begin));
+    WeightedPixel<Sum>* pixel = pixels.data();
+    for (int i = samples.begin; i < samples.end; ++i) {
+      const roi::Neighbours at = roi::neighbours(samples.position(i), size);
+      *pixel++ = {at.low, Sum(1) - at.fraction};
+      *pixel++ = {at.high, at.fraction};
+    }
+    return;
+  }
   const int one = roi::neighbours(samples.position(samples.begin), size).low;
   const int other = roi::neighbours(samples.position(samples.end - 1), size).low;
   const int first = std::min(one, other), last = std::min(std::max(one, other) + 1, size - 1);
@@ -39,6 +48,7 @@ void collect(const BinSamples& samples, int size, std::vector<Sum>& weights, std
     weights[at.low - first] += Sum(1) - at.fraction;
     weights[at.high - first] += at.fraction;
   }
+  pixels.clear();
   for (int pixel = first; pixel <= last; ++pixel) {
     if (weights[pixel - first] != Sum(0)) pixels.push_back({pixel, weights[pixel - first]});
   }
