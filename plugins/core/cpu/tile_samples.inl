@@ -44,13 +44,22 @@ inline __attribute__((always_inline)) void store_weights(const Vector<F> (&corne
   }
 }
 
+// From -limit to limit, also if NaN.
+template <class F>
+inline __attribute__((always_inline)) Vector<F> within(Vector<F> x, F limit) {
+  const Vector<F> zero{};
+  x = x > -limit ? x : zero - limit;
+  return x < limit ? x : zero + limit;
+}
+
 // Writes whole vectors of pixels.
 template <class F>
-void bilinear_tap(const TapGeometry<F>& geometry, const F* offset_y, const F* offset_x, const F* mask, int64_t pixels,
+void bilinear_tap(const TapGeometry<F>& given, const F* offset_y, const F* offset_x, const F* mask, int64_t pixels,
                   int tap, Taps<F>& taps) {
   constexpr int n = Simd<F>::kLanes;
   constexpr F limit = static_cast<F>(1 << 30);  // |base| < 2^29 and H, W < 2^29: beyond this every sample is outside
   const Vector<F> zero{};
+  const TapGeometry<F> geometry = given;  // a copy that no store can change
   const int32_t row = geometry.width + 2;
   int32_t* index = taps.index + tap * taps.stride;
   F* weights = taps.weights + 4 * tap * taps.stride;
@@ -60,16 +69,16 @@ void bilinear_tap(const TapGeometry<F>& geometry, const F* offset_y, const F* of
       return count >= n ? load<F>(from + p) : load_some<F>(from + p, count);
     };
     Vector<F> y = read(offset_y), x = read(offset_x), m = mask ? read(mask) : zero + 1;
-    const Integers<F> finite = (y > -limit) & (y < limit) & (x > -limit) & (x < limit);  // false for NaN
-    y = finite ? y : zero;
-    x = finite ? x : zero;
+    y = within<F>(y, limit);
+    x = within<F>(x, limit);
     const Integers<F> floor_y = floor_of<F>(y), floor_x = floor_of<F>(x);
     const Vector<F> low_y = y - __builtin_convertvector(floor_y, Vector<F>),
                     low_x = x - __builtin_convertvector(floor_x, Vector<F>);
     const Integers<F> iy = floor_y + load_integers<F>(geometry.base_y + p) + geometry.tap_y;
     const Integers<F> ix = floor_x + load_integers<F>(geometry.base_x + p) + geometry.tap_x;
-    const Integers<F> inside = finite & ((iy >= 0) | ((iy == -1) & (low_y > zero))) & (iy < geometry.height) &
-                               ((ix >= 0) | ((ix == -1) & (low_x > zero))) & (ix < geometry.width);
+    // Rows and columns before the image are reached by fractions; true is -1.
+    const Integers<F> inside = (iy - (low_y > zero) >= 0) & (iy < geometry.height) & (ix - (low_x > zero) >= 0) &
+                               (ix < geometry.width);
     m = inside ? m : zero;
     // Selected before they are multiplied: positions outside may be too far for the product.
     const Integers<F> safe_y = inside ? iy + 1 : Integers<F>{}, safe_x = inside ? ix + 1 : Integers<F>{} + (row - 1);
