@@ -47,6 +47,7 @@ def command(
     instances: Annotated[int, typer.Option(help="Runs of one model under way at once.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Threads of ONNX Runtime per run; its default if left out.")] = None,
     bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Faster, less precise products, with AMX or AVX512-BF16.")] = False,
+    precise: Annotated[bool, typer.Option("--precise", help="Slower, more precise products; see README.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds that a request may take.")] = 30.0,
     max_body_mb: Annotated[float, typer.Option(help="Megabytes (2^20 bytes) of a request at most.")] = 64.0,
     max_connections: Annotated[int, typer.Option(help="HTTP connections, and gRPC calls, at once.")] = 512,
@@ -105,7 +106,7 @@ def command(
         watch=watch,
         page=not no_page,
     )
-    model_options = ModelOptions(BatchLimits(max_batch, delay_ms / 1e3, queue), instances, threads, bfloat16, self_check=not no_self_check)
+    model_options = ModelOptions(BatchLimits(max_batch, delay_ms / 1e3, queue), instances, threads, bfloat16, precise, not no_self_check)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     if ray:
         from deploydcn.serving.ray_server import Cluster, serve_on_ray

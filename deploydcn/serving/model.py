@@ -168,7 +168,7 @@ def is_model_file(path: Path) -> bool:
 def _open(path: Path, options: ModelOptions) -> Runner:
     if path.suffix in ENGINE_SUFFIXES:
         return load(path, engine_backend(path), contexts=options.instances)
-    return load(path, "ort", threads=options.threads, bfloat16=options.bfloat16)
+    return load(path, "ort", threads=options.threads, bfloat16=options.bfloat16, precise=options.precise)
 
 
 def _golden_path(path: Path) -> Path:

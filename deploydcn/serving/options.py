@@ -19,7 +19,7 @@ TOKEN_VARIABLE = "DEPLOYDCN_TOKEN"
 class ModelOptions:
     """How models are run.
 
-    instances: runs of one model under way at once. threads: of ONNX Runtime per run; its default when None. bfloat16: see
+    instances: runs of one model under way at once. threads: of ONNX Runtime per run; its default when None. bfloat16, precise: see
     `register_ort_ops`. self_check: compare with MODEL.golden.npz.
     """
 
@@ -27,6 +27,7 @@ class ModelOptions:
     instances: int = 1
     threads: int | None = None
     bfloat16: bool = False
+    precise: bool = False
     self_check: bool = True
 
     def __post_init__(self) -> None:
@@ -34,6 +35,8 @@ class ModelOptions:
         _at_least("--delay-ms", self.batch.delay, 0)
         _at_least("--queue", self.batch.queue, 1)
         _at_least("--instances", self.instances, 1)
+        if self.bfloat16 and self.precise:
+            raise InvalidArgument("got both --bfloat16 and --precise; wanted one of them")
 
 
 @dataclass(frozen=True)

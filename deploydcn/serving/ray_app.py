@@ -194,6 +194,7 @@ class AppArgs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     instances: int = ModelOptions.instances
     threads: int | None = ModelOptions.threads
     bfloat16: bool = ModelOptions.bfloat16
+    precise: bool = ModelOptions.precise
     self_check: bool = ModelOptions.self_check
     timeout: float = ServerOptions.timeout
     max_body_mb: float = ServerOptions.max_body / 2**20
@@ -230,6 +231,7 @@ def build(args: Mapping[str, Any]) -> serve.Application:
             instances=given.instances,
             threads=given.threads,
             bfloat16=given.bfloat16,
+            precise=given.precise,
             self_check=given.self_check,
         ),
         ServerOptions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
@@ -17,7 +18,7 @@ SHAPES = {"X": (1, CHANNELS, 9, 9), "W": (CHANNELS, CHANNELS, 3, 3), "offset": (
 ATTRIBUTES = {"pads": (1, 1, 1, 1)}
 
 
-def model() -> bytes:
+def model() -> onnx.ModelProto:
     return single_node_model(op_named("DeformConv2d").spec, SHAPES, ATTRIBUTES, {"T": "float32", "T1": "float32"})
 
 

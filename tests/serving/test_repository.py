@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -22,6 +23,7 @@ from deploydcn.serving.options import ModelOptions
 from deploydcn.serving.refusal import Refusal
 from deploydcn.serving.repository import Repository
 from deploydcn.serving.request import InferRequest
+from tests.ort import test_products
 from tests.runners.machine import doubled, install
 from tests.serving.conftest import write_linear, write_model
 
@@ -431,6 +433,23 @@ def test_types_that_the_protocol_cannot_carry_are_refused_at_the_start(tmp_path:
     path = write_model(tmp_path / "m.onnx", [helper.make_node("Identity", ["x"], ["y"])], {"x": shape}, {"y": shape})
     with pytest.raises(InvalidModel, match="type that is not served"):
         ServedModel("m", 1, path, OPTIONS)
+
+
+@pytest.mark.parametrize("products", ["bfloat16", "precise"])
+def test_products_are_taken_as_the_options_say(tmp_path: Path, products: str) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save(test_products.model(), path)
+    inputs = test_products.arrays()
+
+    async def test() -> None:
+        model = ServedModel("m", 1, path, ModelOptions(threads=1, **{products: True}))
+        outputs = await model.infer(InferRequest(inputs), 10)
+        assert np.array_equal(outputs["Y"], load(path, "ort", threads=1, **{products: True}).run(inputs)["Y"])
+        await model.close()
+
+    run(test)
+    with pytest.raises(InvalidArgument, match="both --bfloat16 and --precise"):
+        ModelOptions(bfloat16=True, precise=True)
 
 
 @pytest.mark.parametrize("field", ["instances", "queue"])
