@@ -275,22 +275,21 @@ class Convolution {
       const auto sample = arguments_.quantization ? kernels_.rounded_planes : kernels_.sample_planes;
       sample(sampled_block(tile.n, b), w.positions.taps, static_cast<int>(shape_.taps()), tile.pixels, w.planes, tile_);
       for (int64_t c = 0; c < block.channels; c += per_group) {
-        const int64_t first = (block.channel + c) / per_group * outputs;
+        const int64_t group = (block.channel + c) / per_group, first = group * outputs;
+        const F* bias = bias_.data() + group * plan_.columns * row_;
         for (int64_t m = 0; m < outputs;) {
           const int at_once = outputs_at_once(outputs - m);
           const int64_t stride = tile_ + kMostVectors * kernels_.lanes;
           kernels_.sum_shifted(w.planes + c * tile_, offsets_.data(), depth, weights_.values() + (first + m) * depth,
                                at_once, tile.pixels, w.tile, stride);
-          for (int i = 0; i < at_once; ++i, ++m) finish_plane(w.tile + i * stride, tile, first + m, w);
+          for (int i = 0; i < at_once; ++i, ++m) finish_plane(w.tile + i * stride, bias[m], tile, first + m, w);
         }
       }
     }
   }
 
-  void finish_plane(const F* sums, const Tile& tile, int64_t output, Workspace& w) const {
+  void finish_plane(const F* sums, F bias, const Tile& tile, int64_t output, Workspace& w) const {
     const int64_t begin = (tile.n * shape_.outputs + output) * shape_.out_pixels() + tile.first, pixels = tile.pixels;
-    const F bias =
-        bias_.data()[output / plan_.outputs_per_group * plan_.columns * row_ + output % plan_.outputs_per_group];
     const bool direct = stored_as<F>(arguments_.input);
     F* to = direct ? static_cast<F*>(arguments_.output) + begin : w.out;
     kernels_.finish_rows(sums, pixels, 1, pixels, bias, arguments_.activation, to, pixels);
