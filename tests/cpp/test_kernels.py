@@ -168,6 +168,30 @@ def test_whole_blocks_of_channels_and_outputs(isa: str) -> None:
             assert_equal_reference(op_named(case.spec.name), [case], [result])
 
 
+def cases_of_several_chunks() -> Iterator[DriverCase]:
+    """Images that are copied in several chunks, some of them shorter than a row, when a sample near or far first reads them."""
+    rng = np.random.default_rng(3)
+    op = op_named("DeformConv2d")
+    for types in op.spec.type_rows:
+        for channels, outputs, group, offset_group in ((64, 16, 1, 1), (20, 20, 20, 2), (32, 16, 8, 1), (160, 64, 1, 2)):
+            for height, width, reach in ((33, 29, 0.5), (21, 37, 20), (2, 600, 40)):
+                shapes = {"X": (2, channels, height, width), "W": (outputs, channels // group, 3, 2)}
+                shapes["offset"] = (2, 12 * offset_group, height, width - 1)
+                inputs = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+                inputs["offset"] *= reach
+                typed = {name: value.astype(numpy_dtype(types["T1" if name == "offset" else "T"])) for name, value in inputs.items()}
+                attributes = {"pads": (1, 0, 1, 0), "group": group, "offset_group": offset_group}
+                yield DriverCase(op.spec, typed, attributes, types)
+
+
+@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+def test_threads_copy_what_they_sample(sanitizers: str) -> None:
+    cases = list(cases_of_several_chunks())
+    results = run_driver(cases, sanitizers=sanitizers, threads=4, callers=2)
+    for case, result in zip(cases, results, strict=True):
+        assert_equal_reference(op_named("DeformConv2d"), [case], [result])
+
+
 def spoiled_case(value: float, place: str) -> tuple[DriverCase, np.ndarray]:
     rng = np.random.default_rng(0)
     inputs = {"X": rng.random((1, 64, 9, 9)), "W": rng.random((64, 64, 3, 3)) * 1e-3, "offset": rng.standard_normal((1, 18, 9, 9))}

@@ -23,6 +23,7 @@ class TapPositions {
     Taps<F> taps;                   // of the offset group located last
     int32_t *base_y, *base_x;       // [pixel]
     F *offset_y, *offset_x, *mask;  // [pixel], where the stored type is not F
+    int32_t low, high;              // indices of samples on the image lie between these
   };
 
   // tile: room for a tile's pixels, whole vectors.
@@ -37,12 +38,14 @@ class TapPositions {
            2 * ThreadArena::bytes_for<int32_t>(tile_) + 3 * ThreadArena::bytes_for<F>(tile_);
   }
   Buffers take(ThreadArena& arena) const {
-    return {{arena.take<int32_t>(shape_.taps() * tile_), arena.take<F>(weights_), tile_},
+    return {{arena.take<int32_t>(shape_.taps() * tile_), arena.take<F>(weights_), tile_, {}, {}},
             arena.take<int32_t>(tile_),
             arena.take<int32_t>(tile_),
             arena.take<F>(tile_),
             arena.take<F>(tile_),
-            arena.take<F>(tile_)};
+            arena.take<F>(tile_),
+            0,
+            0};
   }
 
   // Positions of every tap for the pixels of a tile.
@@ -58,6 +61,8 @@ class TapPositions {
         ++row;
       }
     }
+    std::fill_n(b.taps.low, kMostLanes, INT32_MAX);
+    std::fill_n(b.taps.high, kMostLanes, -1);
     const TileKernels<F>& kernels = tile_kernels<F>();
     const int64_t taps = shape_.taps(), plane = shape_.out_pixels();
     const int64_t group = run.n * shape_.offset_groups + offset_group;
@@ -82,6 +87,8 @@ class TapPositions {
                            read(arguments_.offset, 2 * (group * taps + tap) + 1, b.offset_x), mask, run.pixels,
                            static_cast<int>(tap), b.taps);
     }
+    b.low = *std::min_element(b.taps.low, b.taps.low + kMostLanes);
+    b.high = *std::max_element(b.taps.high, b.taps.high + kMostLanes);
   }
 
  private:

@@ -2,10 +2,10 @@
 // time.
 //
 // Names used throughout convolution:
-//   blocked image  one channel block of an image, [H + 2][W + 2][CB], with a border of zeros one pixel wide. A bilinear
-//                  sample then needs one pixel index and no bounds test: its four corners lie at index + {0, 1, W + 2,
-//                  W + 3}.
-//   outside pixel  index W + 1: all four of its corners are border, so that 0 * Inf of a real pixel never appears.
+//   blocked image  one channel block of an image, [H + 2][W + 2][CB], with a border of zeros one pixel wide, behind one
+//                  more row of zeros. A bilinear sample then needs one pixel index and no bounds test: its four corners
+//                  lie at index + {0, 1, W + 2, W + 3}.
+//   outside pixel  index -(W + 2): all four of its corners are zero, so that 0 * Inf of a real pixel never appears.
 //   tap block      taps sampled at a time, so that a panel fits the cache.
 //   panel          sampled values of a tile, [pixel][tap of the tap block][CB]: the im2col matrix of one channel block.
 //                  How values are stored is the business of the product's kernels (MatrixKernels).
@@ -18,12 +18,15 @@
 
 namespace deploydcn::cpu {
 
+constexpr int kMostLanes = 16;  // of any vector
+
 // Where the taps of a tile sample: [tap][stride].
 template <class F>
 struct Taps {
   int32_t* index;  // pixel of a blocked image: the first corner
   F* weights;      // [tap][stride][4]: corners (0,0) (0,1) (1,0) (1,1), times the mask; exact samples have none
   int64_t stride;  // pixels of a tile, rounded up to whole vectors
+  int32_t low[kMostLanes], high[kMostLanes];  // smallest and largest index of a sample on the image, lane by lane
 };
 
 // One channel block of an image, and what its samples may be.

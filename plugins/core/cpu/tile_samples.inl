@@ -17,6 +17,11 @@ inline __attribute__((always_inline)) Integers<F> load_integers(const int32_t* f
   return __builtin_convertvector(value, Integers<F>);
 }
 template <class F>
+inline __attribute__((always_inline)) void store_integers(Integers<F> values, int32_t* to) {
+  const auto narrow = __builtin_convertvector(values, typename Simd<F>::Indices);
+  __builtin_memcpy(to, &narrow, sizeof narrow);
+}
+template <class F>
 inline __attribute__((always_inline)) Integers<F> floor_of(Vector<F> x) {
   const Integers<F> truncated = __builtin_convertvector(x, Integers<F>);
   return truncated + (__builtin_convertvector(truncated, Vector<F>) > x);  // true is -1
@@ -63,6 +68,7 @@ void bilinear_tap(const TapGeometry<F>& given, const F* offset_y, const F* offse
   const int32_t row = geometry.width + 2;
   int32_t* index = taps.index + tap * taps.stride;
   F* weights = taps.weights + 4 * tap * taps.stride;
+  Integers<F> low = load_integers<F>(taps.low), high = load_integers<F>(taps.high);
   for (int64_t p = 0; p < pixels; p += n) {
     const int64_t count = pixels - p;
     const auto read = [&](const F* from) __attribute__((always_inline)) {
@@ -77,28 +83,38 @@ void bilinear_tap(const TapGeometry<F>& given, const F* offset_y, const F* offse
     const Integers<F> iy = floor_y + load_integers<F>(geometry.base_y + p) + geometry.tap_y;
     const Integers<F> ix = floor_x + load_integers<F>(geometry.base_x + p) + geometry.tap_x;
     // Rows and columns before the image are reached by fractions; true is -1.
-    const Integers<F> inside = (iy - (low_y > zero) >= 0) & (iy < geometry.height) & (ix - (low_x > zero) >= 0) &
-                               (ix < geometry.width);
+    const Integers<F> inside =
+        (iy - (low_y > zero) >= 0) & (iy < geometry.height) & (ix - (low_x > zero) >= 0) & (ix < geometry.width);
     m = inside ? m : zero;
     // Selected before they are multiplied: positions outside may be too far for the product.
-    const Integers<F> safe_y = inside ? iy + 1 : Integers<F>{}, safe_x = inside ? ix + 1 : Integers<F>{} + (row - 1);
-    const auto indices = __builtin_convertvector(safe_y * row + safe_x, typename Simd<F>::Indices);
-    __builtin_memcpy(index + p, &indices, sizeof indices);
+    const Integers<F> safe_y = inside ? iy + 1 : Integers<F>{} - 1, safe_x = inside ? ix + 1 : Integers<F>{};
+    const Integers<F> place = safe_y * row + safe_x;
+    low = (inside & (place < low)) ? place : low;
+    high = place > high ? place : high;
+    store_integers<F>(place, index + p);
     const Vector<F> bottom = low_y * m, top = (1 - low_y) * m;
     const Vector<F> corners[4] = {top * (1 - low_x), top * low_x, bottom * (1 - low_x), bottom * low_x};
     store_weights<F>(corners, weights + 4 * p, typename MakeIndices<n>::type());
   }
+  store_integers<F>(low, taps.low);
+  store_integers<F>(high, taps.high);
 }
 
 template <class F>
 void exact_tap(const TapGeometry<F>& geometry, int64_t pixels, int tap, Taps<F>& taps) {
   int32_t* __restrict index = taps.index + tap * taps.stride;
   const int32_t row = geometry.width + 2;
+  int32_t low = taps.low[0], high = taps.high[0];
   for (int64_t p = 0; p < pixels; ++p) {
     const int32_t y = geometry.base_y[p] + geometry.tap_y, x = geometry.base_x[p] + geometry.tap_x;
     const bool inside = (y >= 0) & (y < geometry.height) & (x >= 0) & (x < geometry.width);
-    index[p] = inside ? (y + 1) * row + x + 1 : row - 1;
+    const int32_t place = inside ? (y + 1) * row + x + 1 : -row;
+    low = inside & (place < low) ? place : low;
+    high = place > high ? place : high;
+    index[p] = place;
   }
+  taps.low[0] = low;
+  taps.high[0] = high;
 }
 
 // -------------------------------------------------------------------------------------------------------- sampling

@@ -56,7 +56,11 @@ class Convolution {
 
  private:
   void run_part(const BatchPart& part) {
-    image_.copy(part, context_);
+    if (planes()) {
+      image_.copy(part, context_);  // little work per chunk: threads would wait for one another
+    } else {
+      image_.begin(part);
+    }
     parallel_for(context_, part.images * tiles_.count() * shares_, [&](int64_t task) {
       Workspace w = make_workspace();
       if (shape_.depthwise()) {
@@ -91,6 +95,7 @@ class Convolution {
     F* depthwise;  // sums of a separable convolution, [pixel][CB]
     F* tile;       // or sums of planes
     F* out;        // [channel][pixel], where the stored type is not F
+    F* chunk;      // of a blocked copy
   };
 
   Workspace make_workspace() const {
@@ -100,10 +105,10 @@ class Convolution {
     const int64_t sums = planes() ? kMostOutputs * (tile_ + slack) : accumulators_ * tile_;
     const int64_t depthwise = separable() ? tile_ * plan_.block_width : 0;
     const int64_t widest = std::max<int64_t>(row_, plan_.block_width);
-    const int64_t floats = tile_ * widest + sums + planes_size + depthwise;
+    const int64_t floats = tile_ * widest + sums + planes_size + depthwise + image_.buffer();
     ThreadArena& arena = thread_arena();
     arena.reset(positions_.bytes() + ThreadArena::bytes_for<unsigned char>(panel) + ThreadArena::bytes_for<F>(floats) +
-                3 * ThreadArena::bytes_for<F>(0));
+                4 * ThreadArena::bytes_for<F>(0));
     Workspace w{};
     w.positions = positions_.take(arena);
     w.panel = arena.take<unsigned char>(panel);
@@ -112,6 +117,7 @@ class Convolution {
     w.tile = arena.take<F>(sums);
     if (planes()) std::fill_n(w.planes + planes_size - slack, slack, F{0});
     w.out = arena.take<F>(widest * tile_);
+    w.chunk = arena.take<F>(image_.buffer());
     return w;
   }
 
@@ -151,7 +157,9 @@ class Convolution {
     finish_tile(tile, w);
   }
 
-  SampledBlock<F> sampled_block(int64_t n, int64_t b) const {
+  // A block, of which everything is there that the positions located last read.
+  SampledBlock<F> sampled_block(int64_t n, int64_t b, const Workspace& w) {
+    image_.need(n, b, w.positions.low, w.positions.high, w.chunk);
     SampledBlock<F> block{image_.block(n, b), image_.row(), plan_.block_width, F{0}, F{0}};
     if (arguments_.quantization) {
       block.low = static_cast<F>(lowest_of(arguments_.input.dtype) - arguments_.quantization->input_zero);
@@ -161,9 +169,9 @@ class Convolution {
   }
 
   // What the product multiplies: samples, or the finished sums of the depthwise stage.
-  void fill_panel(const Tile& tile, const Step& step, Workspace& w) const {
+  void fill_panel(const Tile& tile, const Step& step, Workspace& w) {
     const int cb = plan_.block_width;
-    const SampledBlock<F> block = sampled_block(tile.n, step.block);
+    const SampledBlock<F> block = sampled_block(tile.n, step.block, w);
     if (!separable()) {
       const auto sample = deformable() ? matrix_.sample_bilinear : matrix_.sample_exact;
       return sample(block, w.positions.taps, step.tap_begin, step.tap_end, tile.pixels, w.panel);
@@ -192,7 +200,6 @@ class Convolution {
       product.far_weight = far_weights_;
       product.accumulate = !(segment.opens_group && step.tap_begin == 0);
       const bool ends_block = step.tap_end == taps_in_all;
-      const bool fetches = ends_block && segment.channel_in_block == 0;  // once for all groups of the block
       const bool last = step.block + 1 == blocks() && ends_block && stored_as<F>(arguments_.input);
       product.out_stride = shape_.out_pixels();
       const int64_t bytes = matrix_.pack(nullptr, product.taps * product.depth, static_cast<int>(row_), nullptr);
@@ -204,24 +211,12 @@ class Convolution {
                         (tile.n * shape_.outputs + output) * product.out_stride + tile.first;
         }
         product.weight = weight + column * bytes;
-        if (fetches) fetch_image(tile, step.block + 1, column);
         product.tile = w.tile + (segment.group * plan_.columns + column) * tile_ * sums_;
         matrix_.multiply(product);
       }
       weight += plan_.columns * bytes;
     }
     return weight;
-  }
-
-  // Fetches what is sampled next, of the following block or else the following tile, a part with every column: an image
-  // is too large for the second-level cache.
-  __attribute__((always_inline)) void fetch_image(const Tile& tile, int64_t block, int64_t column) const {
-    const bool same_tile = block < blocks();
-    const int64_t first = same_tile ? tile.first : tile.first + tile.pixels;
-    const int64_t end = std::min(first + tile.pixels, shape_.out_pixels());
-    if (first < end) {
-      image_.fetch(tile.n, same_tile ? block : 0, first, end, column - tile.begin, tile.end - tile.begin);
-    }
   }
 
   void finish_tile(const Tile& tile, Workspace& w) {
@@ -237,7 +232,7 @@ class Convolution {
     }
   }
 
-  void run_depthwise(const Tile& tile, Workspace& w) const {
+  void run_depthwise(const Tile& tile, Workspace& w) {
     const int64_t multiplier = plan_.outputs_per_group;
     const int taps = static_cast<int>(shape_.taps()), cb = plan_.block_width;
     const F* weight = weights_.values() + tile.first_block * multiplier * taps * cb;
@@ -245,7 +240,7 @@ class Convolution {
     for (int64_t b = tile.first_block; b < tile.end_block; ++b) {
       const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
       if (block.offset_group != located) positions_.locate(tile.run(), located = block.offset_group, w.positions);
-      const SampledBlock<F> sampled = sampled_block(tile.n, b);
+      const SampledBlock<F> sampled = sampled_block(tile.n, b, w);
       const auto depthwise = arguments_.quantization ? kernels_.depthwise_rounded
                              : deformable()          ? kernels_.depthwise_bilinear
                                                      : kernels_.depthwise_exact;
@@ -265,7 +260,7 @@ class Convolution {
     }
   }
 
-  void run_planes(const Tile& tile, Workspace& w) const {
+  void run_planes(const Tile& tile, Workspace& w) {
     const int64_t per_group = shape_.channels / shape_.groups, outputs = plan_.outputs_per_group;
     const auto depth = static_cast<int64_t>(offsets_.size());
     int64_t located = -1;
@@ -273,7 +268,8 @@ class Convolution {
       const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
       if (block.offset_group != located) positions_.locate(tile.run(), located = block.offset_group, w.positions);
       const auto sample = arguments_.quantization ? kernels_.rounded_planes : kernels_.sample_planes;
-      sample(sampled_block(tile.n, b), w.positions.taps, static_cast<int>(shape_.taps()), tile.pixels, w.planes, tile_);
+      sample(sampled_block(tile.n, b, w), w.positions.taps, static_cast<int>(shape_.taps()), tile.pixels, w.planes,
+             tile_);
       for (int64_t c = 0; c < block.channels; c += per_group) {
         const int64_t group = (block.channel + c) / per_group, first = group * outputs;
         const F* bias = bias_.data() + group * plan_.columns * row_;

@@ -3,9 +3,9 @@
 // sampled into cache, multiplied at once and written out.
 //
 //   per part of the batch: all of it, or a few channel blocks where groups lie within blocks
-//     copy          NCHW -> channel blocks with a zero border           (parallel over images, blocks, rows)
 //     per tile of output pixels:                                        (parallel over images, tiles)
 //       locate        positions of every tap, once per offset group
+//       copy          NCHW -> channel blocks with a zero border, as far as samples are the first to read there
 //       per channel block and tap block: sample -> panel, panel * weights -> tile
 //                          (depthwise: sample * weight -> tile; separable: depthwise sums, finished -> panel;
 //                           few channels per group: sample -> planes, planes * weights -> sums)
