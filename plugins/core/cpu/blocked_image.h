@@ -81,6 +81,27 @@ class BlockedImage {
     }
   }
 
+  // Fetches one of `parts` parts of what output pixels [first, end) sample if offsets are small: their windows and a
+  // pixel around them. Inline: GCC leaves out calls of a function that does nothing else.
+  __attribute__((always_inline)) void fetch(int64_t n, int64_t b, int64_t first, int64_t end, int64_t part,
+                                            int64_t parts) const {
+    const ConvolutionShape& s = shape_;
+    const int64_t top = first / s.out_width, bottom = (end - 1) / s.out_width;
+    const Range rows = reach(top, bottom, s.stride_h, s.pad_top, (s.kernel_h - 1) * s.dilation_h, s.height);
+    Range columns{0, s.width + 2};
+    if (top == bottom) {
+      columns = reach(first % s.out_width, (end - 1) % s.out_width, s.stride_w, s.pad_left,
+                      (s.kernel_w - 1) * s.dilation_w, s.width);
+    }
+    constexpr int64_t line = 64 / sizeof(F);
+    const int64_t elements = columns.count() * plan_.block_width;
+    if (elements == 0 || rows.count() * elements > kMostFetched / static_cast<int64_t>(sizeof(F))) return;
+    for (int64_t y = rows.part(part, parts); y < rows.part(part + 1, parts); ++y) {
+      const F* from = block(n, b) + y * row_ + columns.begin * plan_.block_width;
+      for (int64_t i = 0; i < elements; i += line) __builtin_prefetch(from + i, 0, 2);
+    }
+  }
+
   // Elements that copying a chunk takes besides.
   int64_t buffer() const { return direct_ ? 0 : plan_.block_width * kChunk; }
 
@@ -91,7 +112,19 @@ class BlockedImage {
 
  private:
   enum class State : unsigned char { kMissing, kClaimed, kCopied };
-  static constexpr int64_t kChunk = 256;  // pixels: a multiple of every vector length
+  static constexpr int64_t kChunk = 256;               // pixels: a multiple of every vector length
+  static constexpr int64_t kMostFetched = 256 * 1024;  // bytes: a part of the second-level cache
+
+  struct Range {
+    int64_t begin, end;
+    int64_t count() const { return end - begin; }
+    int64_t part(int64_t index, int64_t parts) const { return begin + count() * index / parts; }
+  };
+  // Of rows or columns, border included, that windows of `extent` + 1 from output `first` to `last` cover.
+  static Range reach(int64_t first, int64_t last, int64_t stride, int64_t pad, int64_t extent, int64_t size) {
+    const int64_t begin = std::max<int64_t>(0, first * stride - pad);
+    return {begin, std::max(begin, std::min(size + 2, last * stride - pad + extent + 4))};
+  }
 
   int64_t plane(int64_t n, int64_t b) const { return (n - part_.image) * part_.blocks + b - part_.block; }
 

@@ -200,6 +200,7 @@ class Convolution {
       product.far_weight = far_weights_;
       product.accumulate = !(segment.opens_group && step.tap_begin == 0);
       const bool ends_block = step.tap_end == taps_in_all;
+      const bool fetches = ends_block && segment.channel_in_block == 0;  // once for all groups of the block
       const bool last = step.block + 1 == blocks() && ends_block && stored_as<F>(arguments_.input);
       product.out_stride = shape_.out_pixels();
       const int64_t bytes = matrix_.pack(nullptr, product.taps * product.depth, static_cast<int>(row_), nullptr);
@@ -211,12 +212,24 @@ class Convolution {
                         (tile.n * shape_.outputs + output) * product.out_stride + tile.first;
         }
         product.weight = weight + column * bytes;
+        if (fetches) fetch_image(tile, step.block + 1, column);
         product.tile = w.tile + (segment.group * plan_.columns + column) * tile_ * sums_;
         matrix_.multiply(product);
       }
       weight += plan_.columns * bytes;
     }
     return weight;
+  }
+
+  // Fetches what is sampled next, of the following block or else the following tile, a part with every column: while
+  // the other blocks were multiplied it has left the second-level cache.
+  __attribute__((always_inline)) void fetch_image(const Tile& tile, int64_t block, int64_t column) const {
+    const bool same_tile = block < blocks();
+    const int64_t first = same_tile ? tile.first : tile.first + tile.pixels;
+    const int64_t end = std::min(first + tile.pixels, shape_.out_pixels());
+    if (blocks() > 1 && first < end) {
+      image_.fetch(tile.n, same_tile ? block : 0, first, end, column - tile.begin, tile.end - tile.begin);
+    }
   }
 
   void finish_tile(const Tile& tile, Workspace& w) {
