@@ -50,8 +50,6 @@ struct BinSamples {
   // The first sample whose position passes, given that all behind it do; `count` if none does.
   template <class Passes>
   DEPLOYDCN_ANYWHERE int first(int count, Passes passes) const {
-    if (count > 0 && passes(position(0))) return 0;
-    if (count > 0 && !passes(position(count - 1))) return count;
     int low = 0;
     while (low < count) {
       const int middle = (low + count) / 2;
