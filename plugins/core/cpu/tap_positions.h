@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 
 #include "core/cpu/stored_values.h"
 #include "core/cpu/thread_arena.h"

@@ -62,6 +62,7 @@ template <class F>
 void bilinear_tap(const TapGeometry<F>& given, const F* offset_y, const F* offset_x, const F* mask, int64_t pixels,
                   int tap, Taps<F>& taps) {
   constexpr int n = Simd<F>::kLanes;
+  static_assert(n <= kMostLanes);
   constexpr F limit = static_cast<F>(1 << 30);  // |base| < 2^29 and H, W < 2^29: beyond this every sample is outside
   const Vector<F> zero{};
   const TapGeometry<F> geometry = given;  // a copy that no store can change
