@@ -60,9 +60,10 @@ def register_ort_ops(
             multiplies them faster (`cpu_isa` is one of BFLOAT16_ISAS). Positions, interpolation and sums stay float32;
             results differ by about 0.2 % of the largest. No effect on other processors, and on grouped convolutions of few
             channels.
-        precise: convolutions on the CPU multiply by fused multiply-add alone. Otherwise large ones take Strassen's algorithm, or
-            matrix tiles (AMX). Strassen's rounding errors are sqrt(2) times as large, about 3e-7 of the largest result, and shared by
-            neighbouring pixels: where one is 1000 times as large as the next, so is the error of the small one.
+        precise: convolutions on the CPU multiply by fused multiply-add alone. Otherwise large ones combine pixels, channels and
+            outputs into fewer products (26 for 32, or Strassen's seven for eight), or take matrix tiles (AMX). Rounding errors of
+            combined products are up to twice as large, about 5e-7 of the largest result, and shared by up to four neighbouring
+            pixels: where one is 1000 times as large as the next, so is the error of the small one.
 
     Raises:
         InvalidArgument: both `bfloat16` and `precise`.

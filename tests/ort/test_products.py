@@ -1,4 +1,4 @@
-"""How the CPU kernels multiply: the session options, and what Strassen's algorithm must not cost in precision."""
+"""How the CPU kernels multiply: the session options, and what fewer products must not cost in precision."""
 
 from __future__ import annotations
 
@@ -13,29 +13,37 @@ from deploydcn.ops import op_named
 from deploydcn.runners import load
 from tests.conformance.single_node import single_node_model
 
-CHANNELS = 64  # whole blocks of every instruction set, which Strassen's algorithm and matrix tiles need
-SHAPES = {"X": (1, CHANNELS, 9, 9), "W": (CHANNELS, CHANNELS, 3, 3), "offset": (1, 18, 9, 9)}
+OUTPUTS = 64  # whole rows of every instruction set, which combined products and matrix tiles need
+# Four vectors of channels are multiplied in 26 products for 32, two in Strassen's seven for eight: four of AVX-512; two of it
+# and four of AVX2; two of AVX2.
+SIZES = (64, 32, 16)
 ATTRIBUTES = {"pads": (1, 1, 1, 1)}
 
 
-def model() -> onnx.ModelProto:
-    return single_node_model(op_named("DeformConv2d").spec, SHAPES, ATTRIBUTES, {"T": "float32", "T1": "float32"})
+def model(shapes: dict[str, tuple[int, ...]]) -> onnx.ModelProto:
+    return single_node_model(op_named("DeformConv2d").spec, shapes, ATTRIBUTES, {"T": "float32", "T1": "float32"})
 
 
-def arrays() -> dict[str, np.ndarray]:
+def arrays(channels: int = OUTPUTS) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
+    shapes = {"X": (1, channels, 9, 9), "W": (OUTPUTS, channels, 3, 3), "offset": (1, 18, 9, 9)}
+    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def run(inputs: dict[str, np.ndarray], **options: bool) -> np.ndarray:
+    return load(model({name: value.shape for name, value in inputs.items()}), "ort", **options).run(inputs)["Y"]
 
 
 def errors(inputs: dict[str, np.ndarray], *, precise: bool = False) -> np.ndarray:
     """Of the CPU kernels, against the reference in float64."""
     wanted = op_named("DeformConv2d").reference({name: value.astype(np.float64) for name, value in inputs.items()}, ATTRIBUTES)[0]
-    return np.abs(load(model(), "ort", precise=precise).run(inputs)["Y"] - wanted) / np.abs(wanted).max((2, 3), keepdims=True)
+    return np.abs(run(inputs, precise=precise) - wanted) / np.abs(wanted).max((2, 3), keepdims=True)
 
 
 def test_sessions_of_every_kind_live_side_by_side() -> None:
     inputs = arrays()
-    usual, rounded, precise = (load(model(), "ort", **options) for options in ({}, {"bfloat16": True}, {"precise": True}))
+    shapes = {name: value.shape for name, value in inputs.items()}
+    usual, rounded, precise = (load(model(shapes), "ort", **options) for options in ({}, {"bfloat16": True}, {"precise": True}))
     scale = np.abs(precise.run(inputs)["Y"]).max()
     assert 0 < np.abs(usual.run(inputs)["Y"] - precise.run(inputs)["Y"]).max() / scale < 2e-6
     difference = np.abs(usual.run(inputs)["Y"] - rounded.run(inputs)["Y"]).max() / scale
@@ -45,12 +53,13 @@ def test_sessions_of_every_kind_live_side_by_side() -> None:
         assert difference == 0
 
 
+@pytest.mark.parametrize("channels", SIZES)
 @pytest.mark.parametrize("sizes", ["outputs", "channels", "both"])
-def test_outputs_and_channels_of_any_size_are_as_precise_as_others(sizes: str) -> None:
+def test_outputs_and_channels_of_any_size_are_as_precise_as_others(sizes: str, channels: int) -> None:
     """Sums of several outputs and channels mix: without scaling, those a million times smaller than another would be noise."""
-    inputs = arrays()
-    power = np.random.default_rng(1).uniform(-4, 4, (2, CHANNELS))
-    of_output, of_channel = (10.0**power).astype(np.float32)
+    inputs = arrays(channels)
+    rng = np.random.default_rng(1)
+    of_output, of_channel = ((10.0 ** rng.uniform(-4, 4, count)).astype(np.float32) for count in (OUTPUTS, channels))
     if sizes != "channels":
         inputs["W"] *= of_output[:, None, None, None]
     if sizes != "outputs":
@@ -60,13 +69,14 @@ def test_outputs_and_channels_of_any_size_are_as_precise_as_others(sizes: str) -
     assert errors(inputs).max() < 5e-6
 
 
-def test_outputs_and_channels_without_weights_are_not_their_partners_rounding_errors() -> None:
-    inputs = arrays()
+@pytest.mark.parametrize("channels", SIZES)
+def test_outputs_and_channels_without_weights_are_not_their_partners_rounding_errors(channels: int) -> None:
+    inputs = arrays(channels)
     inputs["W"] *= 1e-4
     inputs["W"][0] = 0
     inputs["W"][:, 1] = 0
     inputs["X"][:, 1] = 1e6
-    usual, precise = (load(model(), "ort", precise=precise).run(inputs)["Y"] for precise in (False, True))
+    usual, precise = (run(inputs, precise=precise) for precise in (False, True))
     assert np.abs(usual - precise).max() < 2e-6 * np.abs(precise).max()
 
 
@@ -80,12 +90,13 @@ def test_a_small_pixel_beside_a_large_one_needs_precise_products() -> None:
     assert (errors(inputs, precise=True)[left] / small).max() < 0.1 * (errors(inputs)[left] / small).max()
 
 
+@pytest.mark.parametrize("channels", SIZES)
 @pytest.mark.parametrize("value", [np.inf, np.nan, np.finfo(np.float32).max])
-def test_a_value_that_is_not_finite_spoils_its_own_outputs_only(value: float) -> None:
-    inputs = arrays()
+def test_a_value_that_is_not_finite_spoils_its_own_outputs_only(value: float, channels: int) -> None:
+    inputs = arrays(channels)
     inputs["offset"][:] = 0
     inputs["X"][0, 5, 4, 4] = value
-    result = load(model(), "ort").run(inputs)["Y"]
+    result = run(inputs)
     with np.errstate(invalid="ignore", over="ignore"):
         wanted = op_named("DeformConv2d").reference(inputs, ATTRIBUTES)[0]
     reached = np.zeros((9, 9), bool)

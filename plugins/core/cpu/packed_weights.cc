@@ -94,6 +94,7 @@ bool suits_whole_blocks(const ConvolutionShape& shape, const ChannelPlan& plan, 
   const int64_t row = plan.vectors * tile_kernels<F>().lanes;
   const int64_t multiplied = static_cast<int64_t>(plan.blocks.size()) * plan.block_width * plan.columns * row;
   if (plan.tap_block * plan.block_width < matrix.fewest_values) return false;
+  if (plan.outputs_per_group > matrix.most_outputs) return false;
   return static_cast<double>(multiplied) < matrix.speed * static_cast<double>(shape.channels * plan.outputs_per_group);
 }
 
@@ -122,14 +123,14 @@ void check_limits(const ConvolutionShape& s) {
 
 namespace {
 
-// From the best to the one that suits every convolution. Null: this processor has none.
+// From the best to the one that suits every convolution. Null: there is none.
 template <class F>
 std::vector<const MatrixKernels<F>*> candidates(Products products) {
   const TileKernels<F>& kernels = tile_kernels<F>();
   switch (products) {
     case Products::kFused: return {&kernels.fused};
-    case Products::kFloat32: return {&kernels.fast, &kernels.fused};
-    case Products::kBFloat16: return {kernels.bfloat16, &kernels.fast, &kernels.fused};
+    case Products::kFloat32: return {kernels.fast[0], kernels.fast[1], &kernels.fused};
+    case Products::kBFloat16: return {kernels.bfloat16, kernels.fast[0], kernels.fast[1], &kernels.fused};
     case Products::kBytes: return {kernels.whole, &kernels.rounded};
   }
   throw InternalError("unknown products");

@@ -98,7 +98,8 @@ enum class Sums { kPlain, kBalanced, kWhole };
 // One way to multiply samples by weights. What panels and packed weights look like, only its functions know.
 template <class F>
 struct MatrixKernels {
-  int64_t most_pixels;                 // per panel: a multiple of every vector length, and of 14 rows
+  int64_t most_pixels;                 // per panel
+  int64_t near_pixels;                 // the same where panel and weights then fit the second-level cache
   int64_t pixel_multiple;              // fewer take as long
   int64_t fewest_values, most_values;  // of one pixel in a panel
   int64_t pixel_bytes;                 // of a panel, for that many values
@@ -106,7 +107,8 @@ struct MatrixKernels {
   bool whole_blocks;                   // products take all channels of a block: no two groups may share one
   int vectors;                         // of a row of accumulators; 0: one or two
   double speed;                        // products in the time of one by `fused`: what whole blocks waste must be less
-  int kept;                            // sums for every four outputs: 4, or Strassen's 7
+  int64_t most_outputs;                // of a group: sums of more would leave no room for panels
+  int kept;                            // sums for every four outputs: 4, or more where products are combined
   Sums sums;
 
   // Fills a panel from one channel block.
@@ -177,8 +179,8 @@ struct TileKernels {
 
   // By fused multiply-add: of samples as they are, and rounded to whole numbers.
   MatrixKernels<F> fused, rounded;
-  // Faster, and nearly as precise.
-  const MatrixKernels<F>& fast;
+  // Faster, and nearly as precise; the first that suits is the best. Null: there is none.
+  const MatrixKernels<F>* fast[2];
   // Of samples and weights rounded to bfloat16. Null: no faster.
   const MatrixKernels<F>* bfloat16;
   // Of samples and weights that are whole numbers of 8 bits, added up as such. Null: the processor cannot.

@@ -8,11 +8,11 @@
 // Accuracy: sums in F in the order tap, channel; positions are exact (see bilinear_tap).
 
 #include "core/cpu/bfloat16.inl"
+#include "core/cpu/combined_products.inl"
 #include "core/cpu/depthwise_kernels.inl"
 #include "core/cpu/direct_kernels.inl"
 #include "core/cpu/point_kernels.inl"
 #include "core/cpu/simd.inl"
-#include "core/cpu/strassen_products.inl"
 #include "core/cpu/tile_kernels.h"
 #include "core/cpu/tile_layouts.inl"
 #include "core/cpu/tile_matrices.inl"
@@ -39,7 +39,7 @@ constexpr TileKernels<F> kTable = {
     sample_planes<F, Rounded>,
     kFused<F, Bilinear>,
     kFused<F, Rounded>,
-    kFast<F>,
+    {kFast<F>, kSecond<F>},
     kOfBFloat16<F>,
     kWhole<F>,
     round_to_bytes<F>,

@@ -10,8 +10,8 @@
 #pragma once
 
 #include "core/cpu/bfloat16.inl"
+#include "core/cpu/combined_products.inl"
 #include "core/cpu/simd.inl"
-#include "core/cpu/strassen_products.inl"
 #include "core/cpu/tile_kernels.h"
 #include "core/cpu/tile_layouts.inl"
 #include "core/cpu/tile_samples.inl"
@@ -27,8 +27,11 @@ namespace {
 // What the tiles hold: numbers in three parts, numbers rounded to one, whole numbers.
 enum class Tiles { kFloat32, kBFloat16, kBytes };
 
+// TileKernels::fast.
 template <class F>
-constexpr const MatrixKernels<F>& kFast = kStrassen<F>;
+constexpr const MatrixKernels<F>* kFast = &kHopcroftKerr<F>;
+template <class F>
+constexpr const MatrixKernels<F>* kSecond = &kStrassen<F>;
 
 #if defined(__AMX_BF16__)
 
@@ -334,6 +337,7 @@ constexpr int64_t kMostValues = 576;  // nine taps of 64 channels
 template <Tiles kTiles>
 constexpr MatrixKernels<float> kTileKernels = {
     224,
+    224,
     kTileRows,
     1,
     kMostValues,
@@ -342,6 +346,7 @@ constexpr MatrixKernels<float> kTileKernels = {
     true,
     kColumns,
     kTiles == Tiles::kFloat32 ? 2 : 4,
+    INT64_MAX,
     4,
     kTiles == Tiles::kBytes ? Sums::kWhole : Sums::kPlain,
     sample<float, Bilinear, TilePanel<kTiles>>,
@@ -353,7 +358,9 @@ constexpr MatrixKernels<float> kTileKernels = {
 };
 
 template <>
-constexpr const MatrixKernels<float>& kFast<float> = kTileKernels<Tiles::kFloat32>;
+constexpr const MatrixKernels<float>* kFast<float> = &kTileKernels<Tiles::kFloat32>;
+template <>
+constexpr const MatrixKernels<float>* kSecond<float> = nullptr;
 template <>
 constexpr const MatrixKernels<float>* kOfBFloat16<float> = &kTileKernels<Tiles::kBFloat16>;
 template <>

@@ -130,6 +130,7 @@ void multiply(const Product<F>& product) {
 template <class F, template <class> class Sample>
 constexpr MatrixKernels<F> kFused = {
     112,
+    112,
     1,
     1,
     kPanelRow<F>,
@@ -138,6 +139,7 @@ constexpr MatrixKernels<F> kFused = {
     false,
     0,
     1,
+    INT64_MAX,
     4,
     Sums::kPlain,
     sample<F, Sample, RowPanel<F>>,

@@ -9,8 +9,9 @@
 namespace deploydcn::cpu {
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-constexpr int64_t kSmallestTile = 32;       // below this the matrix kernel starves
-constexpr int64_t kTileBytes = 512 * 1024;  // accumulators
+constexpr int64_t kSmallestTile = 32;        // below this the matrix kernel starves
+constexpr int64_t kTileBytes = 512 * 1024;   // accumulators
+constexpr int64_t kPanelBytes = 768 * 1024;  // a panel and all weights, where they stay in the second-level cache
 constexpr int64_t kTapBytes = 2 * 1024 * 1024;
 constexpr int64_t kPlaneBytes = 32 * 1024;  // planes of samples, which are read as soon as they are written
 constexpr int64_t kCopyBytes = 128 * 1024;  // of a blocked copy, per processor: it stays in the second-level cache
@@ -53,14 +54,25 @@ BatchPart choose_part(const ConvolutionShape& shape, const ChannelPlan& plan) {
   return {0, std::clamp<int64_t>(most / blocks, 1, shape.batch), 0, std::min(blocks, most)};
 }
 
+template <class F>
+int64_t choose_panel_pixels(const MatrixKernels<F>& matrix, int64_t values, int64_t weight_bytes) {
+  const auto fits = [&](int64_t pixels) {
+    return pixels * matrix.pixel_bytes / matrix.most_values * values + weight_bytes <= kPanelBytes;
+  };
+  return fits(matrix.near_pixels) && !fits(matrix.most_pixels) ? matrix.near_pixels : matrix.most_pixels;
+}
+
 // As many pixels per tile as caches hold; where tiles of the images at hand are few, as many for every processor.
 template <class F>
-PixelTiles choose_tiles(const ConvolutionShape& shape, const ChannelPlan& plan, const MatrixKernels<F>& matrix,
-                        int64_t accumulators, int64_t images) {
+PixelTiles choose_tiles(const ConvolutionShape& shape, const PackedWeights<F>& weights, int64_t accumulators,
+                        int64_t images) {
   constexpr int64_t bytes = sizeof(F), few = 8;  // tiles per processor
   const TileKernels<F>& kernels = tile_kernels<F>();
+  const ChannelPlan& plan = weights.plan();
   const int64_t pixels = shape.out_pixels();
-  int64_t unit = matrix.pixel_multiple, most = std::min(matrix.most_pixels, kTileBytes / (accumulators * bytes));
+  const int64_t panel_pixels = choose_panel_pixels(weights.matrix(), int64_t{plan.tap_block} * plan.block_width,
+                                                   static_cast<int64_t>(weights.packed_bytes()));
+  int64_t unit = weights.matrix().pixel_multiple, most = std::min(panel_pixels, kTileBytes / (accumulators * bytes));
   if (plan.planes) {
     unit = kernels.sum_vectors(outputs_at_once(plan.outputs_per_group)) * kernels.lanes;
     most = kPlaneBytes / (shape.taps() * plan.block_width * bytes);
@@ -68,9 +80,8 @@ PixelTiles choose_tiles(const ConvolutionShape& shape, const ChannelPlan& plan, 
     unit = kernels.lanes;
     most = kDepthwisePixels;
   }
-  const int64_t multiple = std::max<int64_t>(unit, kernels.lanes);
   most = std::min(most, kTapBytes / (shape.taps() * (4 * bytes + 4)));
-  most = std::max(most / multiple * multiple, multiple);
+  most = std::max(most / unit * unit, unit);
   int64_t count = ceil_div(pixels, most);
   const auto uneven = [&] { return images * count % processors() != 0; };
   while (images * count < few * processors() && uneven() && ceil_div(pixels, count + 1) >= kSmallestTile) ++count;

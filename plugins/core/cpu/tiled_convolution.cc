@@ -32,7 +32,7 @@ class Convolution {
         far_weights_(static_cast<int64_t>(weights.packed_bytes()) > kNearBytes),
         accumulators_(shape.depthwise() ? plan_.block_width : shape.groups * plan_.columns * sums_),
         part_(choose_part<F>(shape, plan_)),
-        tiles_(choose_tiles(shape, plan_, matrix_, accumulators_, part_.images)),
+        tiles_(choose_tiles(shape, weights, accumulators_, part_.images)),
         tile_(round_up(tiles_.largest(), kernels_.lanes)),
         shares_(choose_shares(shape, plan_, part_.images * tiles_.count())),
         image_(shape, plan_, arguments, weights.channel_scale(), part_, context),

@@ -142,6 +142,7 @@ void multiply_words(const Product<float>& product) {
 template <Words32 kWords>
 constexpr MatrixKernels<float> kWordKernels = {
     112,
+    112,
     1,
     1,
     kWordValues,
@@ -150,6 +151,7 @@ constexpr MatrixKernels<float> kWordKernels = {
     true,
     0,
     kWords == Words32::kBytes ? 3 : 2,
+    INT64_MAX,
     4,
     kWords == Words32::kBytes ? Sums::kWhole : Sums::kPlain,
     sample<float, Bilinear, WordPanel<kWords>>,
