@@ -66,8 +66,8 @@ class Attention {
         converts_(call.value.dtype != kTypeOf<F>),
         table_(call.points, call.heads, padded_),
         copy_(context, converts_ ? element_count(call.value.shape) : 0),
-        zeros_(context, call.channels) {
-    std::fill(zeros_.data(), zeros_.data() + call.channels, F{0});
+        zeros_(context, row_) {
+    std::fill(zeros_.data(), zeros_.data() + row_, F{0});
   }
 
   void run() {
@@ -95,23 +95,26 @@ class Attention {
     });
   }
 
-  Workspace workspace() const {
+  Workspace workspace(const F* value) const {
     ThreadArena& arena = thread_arena();
     arena.reset(ThreadArena::bytes_for<F>(2 * padded_) + ThreadArena::bytes_for<F>(padded_) +
-                ThreadArena::bytes_for<F>(4 * padded_) + ThreadArena::bytes_for<int32_t>(4 * padded_) +
+                ThreadArena::bytes_for<F>(4 * padded_) + ThreadArena::bytes_for<int64_t>(4 * padded_) +
                 ThreadArena::bytes_for<F>(row_));
     F* positions = arena.take<F>(2 * padded_);
     F* weights = arena.take<F>(padded_);
     std::fill(positions, positions + 2 * padded_, F{0});
     std::fill(weights, weights + padded_, F{0});
-    F* shares = arena.take<F>(4 * padded_);
-    return {positions, weights, {arena.take<int32_t>(4 * padded_), shares, padded_}, arena.take<F>(row_)};
+    const auto outside =
+        static_cast<int64_t>(reinterpret_cast<std::uintptr_t>(zeros_.data()) - reinterpret_cast<std::uintptr_t>(value));
+    const Corners<F> corners{arena.take<int64_t>(4 * padded_), arena.take<F>(4 * padded_), padded_,
+                             row_ * static_cast<int64_t>(sizeof(F)), outside};
+    return {positions, weights, corners, arena.take<F>(row_)};
   }
 
   void run_queries(int64_t n, int64_t first, int64_t last) {
-    Workspace w = workspace();
     const F* all = converts_ ? copy_.data() : static_cast<const F*>(call_.value.data);
     const F* value = all + n * call_.pixels * row_;
+    const Workspace w = workspace(value);
     const QueryGrid& grid = call_.grid;
     for (int64_t q = first; q < last; ++q) {
       const int64_t query = n * call_.queries + q;
@@ -122,8 +125,8 @@ class Attention {
                              w.corners);
       F* out = converts_ ? w.out : static_cast<F*>(call_.output) + query * row_;
       for (int64_t m = 0; m < call_.heads; ++m) {
-        kernels_.sum_points(value + m * call_.channels, row_, zeros_.data(), w.corners, m * points_, points_,
-                            call_.channels, out + m * call_.channels);
+        kernels_.sum_points(value + m * call_.channels, w.corners, m * points_, points_, call_.channels,
+                            out + m * call_.channels);
       }
       if (converts_) store_as<F>(out, row_, call_.output, call_.value.dtype, query * row_);
     }

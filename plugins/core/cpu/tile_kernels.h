@@ -56,9 +56,11 @@ struct PointTable {
 // Where the points of one query lie: [corner][stride], corners (0,0) (0,1) (1,0) (1,1).
 template <class F>
 struct Corners {
-  int32_t* pixel;  // of the value; -1: nothing there
+  int64_t* offset;  // bytes from the value's first element: less than 2^51
   F* weight;
-  int64_t stride;  // points of a query, rounded up to whole vectors
+  int64_t stride;       // points of a query, rounded up to whole vectors
+  int64_t pixel_bytes;  // from one pixel of the value to the next
+  int64_t outside;      // the offset of zeros, as many as a pixel has: where there is no pixel
 };
 
 // tile[pixel][vectors * lanes] (+)= sum over taps and depth of panel[pixel][tap * tap_stride + channel + k] *
@@ -213,11 +215,9 @@ struct TileKernels {
 
   // Corners of all points of a query. positions: [point] (x, y); weights: [point]; both hold `corners.stride` points.
   void (*locate_points)(const PointTable& table, double base_y, double base_x, const F* positions, const F* weights,
-                        Corners<F>& corners);
-  // out[channel] = sum over points [first, first + count) and corners of weight * value[pixel * pixel_stride +
-  // channel]. `zeros` is read, as many channels, where there is no pixel.
-  void (*sum_points)(const F* value, int64_t pixel_stride, const F* zeros, const Corners<F>& corners, int64_t first,
-                     int64_t count, int64_t channels, F* out);
+                        const Corners<F>& corners);
+  // out[channel] = sum over points [first, first + count) and corners of weight * value[offset][channel].
+  void (*sum_points)(const F* value, const Corners<F>& corners, int64_t first, int64_t count, int64_t channels, F* out);
 };
 
 // The best kernels this processor runs, or those named by DEPLOYDCN_CPU_ISA (baseline, avx2, avx512, avx512vnni,

@@ -57,38 +57,38 @@ void collect(const BinSamples& samples, int size, std::vector<Sum>& weights, std
 // Pixels of a blocked image and their weights, as sum_points takes them: four to a point.
 template <class F>
 struct WeightedPixels {
-  std::vector<int32_t> pixels;
+  std::vector<int64_t> offsets;  // bytes
   std::vector<F> weights;
 
-  // All pairs, as shares of a mean over `count` samples. width: of the image.
+  // All pairs, as shares of a mean over `count` samples. width: of the image, whose blocks have `cb` channels.
   void collect(const std::vector<WeightedPixel<F>>& rows, const std::vector<WeightedPixel<F>>& columns, int64_t width,
-               F count) {
+               int cb, F count) {
+    const int64_t pixel_bytes = cb * static_cast<int64_t>(sizeof(F));
     const std::size_t pairs = rows.size() * columns.size(), whole = (pairs + 3) / 4 * 4;
-    pixels.resize(whole);
+    offsets.resize(whole);
     weights.resize(whole);
     std::size_t i = 0;
     for (const WeightedPixel<F>& row : rows) {
       const int64_t first = (row.pixel + 1) * (width + 2) + 1;
       const F share = row.weight / count;
       for (const WeightedPixel<F>& column : columns) {
-        pixels[i] = static_cast<int32_t>(first + column.pixel);
+        offsets[i] = (first + column.pixel) * pixel_bytes;
         weights[i++] = share * column.weight;
       }
     }
-    std::fill(pixels.begin() + static_cast<std::ptrdiff_t>(pairs), pixels.end(), -1);
+    std::fill(offsets.begin() + static_cast<std::ptrdiff_t>(pairs), offsets.end(), 0);  // the border's corner
     std::fill(weights.begin() + static_cast<std::ptrdiff_t>(pairs), weights.end(), F{0});
   }
 
   // Their sum, `cb` channels of one block.
   void sum(const F* block, int cb, F* part, F* total) {
-    const auto count = static_cast<int64_t>(pixels.size());
+    const auto count = static_cast<int64_t>(offsets.size());
     if (count == 0) std::fill_n(total, cb, F{0});
     for (int64_t begin = 0; begin < count; begin += kPixelsAtOnce) {
       const int64_t points = std::min(kPixelsAtOnce, count - begin) / 4;
-      const cpu::Corners<F> corners{pixels.data() + begin, weights.data() + begin, points};
-      const F* zeros = block;  // the border's corner
+      const cpu::Corners<F> corners{offsets.data() + begin, weights.data() + begin, points, 0, 0};
       const bool first = begin == 0;
-      cpu::tile_kernels<F>().sum_points(block, cb, zeros, corners, 0, points, cb, first ? total : part);
+      cpu::tile_kernels<F>().sum_points(block, corners, 0, points, cb, first ? total : part);
       for (int c = 0; !first && c < cb; ++c) total[c] += part[c];
     }
   }
@@ -167,7 +167,7 @@ class Kernel : public CpuKernel {
       }
       collect(BinSamples(vertical, static_cast<int>(bin / a[PW]), gamma_, y, height), height, weights, rows);
       collect(BinSamples(horizontal, static_cast<int>(bin % a[PW]), gamma_, x, width), width, weights, columns);
-      read.collect(rows, columns, width, count);
+      read.collect(rows, columns, width, cb, count);
       for (int64_t b = 0; b < blocks; ++b) {
         read.sum(images.block(placed.image, b), cb, part, tile + (b * bins + bin) * cb);
       }
