@@ -438,8 +438,8 @@ def test_types_that_the_protocol_cannot_carry_are_refused_at_the_start(tmp_path:
 @pytest.mark.parametrize("products", ["bfloat16", "precise"])
 def test_products_are_taken_as_the_options_say(tmp_path: Path, products: str) -> None:
     path = tmp_path / "m.onnx"
-    onnx.save(test_products.model(), path)
     inputs = test_products.arrays()
+    onnx.save(test_products.model(inputs), path)
 
     async def test() -> None:
         model = ServedModel("m", 1, path, ModelOptions(threads=1, **{products: True}))

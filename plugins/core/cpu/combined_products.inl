@@ -62,7 +62,9 @@ inline __attribute__((always_inline)) T add_terms(T sum, const T (&x)[kTerms]) {
 }
 template <const auto& kSigns, int kRow, class T, int kTerms>
 inline __attribute__((always_inline)) T combine(const T (&x)[kTerms]) {
-  return add_terms<kSigns, kRow, 0>(x[first_added<kSigns, kRow, kTerms>()], x);
+  constexpr int first = first_added<kSigns, kRow, kTerms>();
+  static_assert(first >= 0);
+  return add_terms<kSigns, kRow, 0>(x[first], x);
 }
 
 // ---------------------------------------------------------------------------------------------------------- samples
@@ -217,7 +219,8 @@ bool finish_combined(const F* sums, int64_t, int64_t pixels, int channels, const
 }
 
 // kFewest: values of a pixel in a panel; with fewer, so many sets of sums are read and written too often.
-template <class F, class Scheme, int kNearPixels, int kFewest, int64_t kMostOutputs>
+// kPercent: the speed, as measured.
+template <class F, class Scheme, int kNearPixels, int kFewest, int kPercent, int64_t kMostOutputs>
 constexpr MatrixKernels<F> kCombined = {
     112,
     kNearPixels,
@@ -228,7 +231,7 @@ constexpr MatrixKernels<F> kCombined = {
     Scheme::kChannels * Simd<F>::kLanes,
     true,
     kPartVectors * Scheme::kOutputs,
-    static_cast<double>(Scheme::kPixels * Scheme::kChannels * Scheme::kOutputs) / Scheme::kProducts,
+    kPercent / 100.0,
     kMostOutputs,
     4 * Scheme::kProducts / (Scheme::kPixels * Scheme::kOutputs),
     Sums::kBalanced,
@@ -240,9 +243,9 @@ constexpr MatrixKernels<F> kCombined = {
     finish_combined<F, Scheme>,
 };
 template <class F>
-constexpr MatrixKernels<F> kHopcroftKerr = kCombined<F, HopcroftKerr, 48, 256, 384>;
+constexpr MatrixKernels<F> kHopcroftKerr = kCombined<F, HopcroftKerr, 48, 256, 118, 384>;
 template <class F>
-constexpr MatrixKernels<F> kStrassen = kCombined<F, Strassen, 112, 192, INT64_MAX>;
+constexpr MatrixKernels<F> kStrassen = kCombined<F, Strassen, 112, 192, 112, INT64_MAX>;
 // fill_panel fills panels of a single tap.
 static_assert(kWidestBlock<float> * Simd<float>::kLanes < kStrassen<float>.fewest_values);
 

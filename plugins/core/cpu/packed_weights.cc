@@ -83,19 +83,21 @@ ChannelPlan make_plan(const ConvolutionShape& shape, const MatrixKernels<F>& mat
   return plan;
 }
 
-// Whether products of whole blocks are faster: no block may belong to several groups, and what does not fill it is
-// lost.
+// How long products take, of what they take by `fused`; infinity where a convolution does not suit: no whole block may
+// belong to several groups, and what does not fill it is multiplied in vain.
 template <class F>
-bool suits_whole_blocks(const ConvolutionShape& shape, const ChannelPlan& plan, const MatrixKernels<F>& matrix) {
-  if (shape.depthwise() || plan.planes) return false;
+double cost_of(const ConvolutionShape& shape, const ChannelPlan& plan, const MatrixKernels<F>& matrix) {
+  if (!matrix.whole_blocks) return 1;
+  constexpr double never = std::numeric_limits<double>::infinity();
+  if (shape.depthwise() || plan.planes) return never;
   for (const ChannelPlan::Block& block : plan.blocks) {
-    if (block.segments.size() != 1) return false;
+    if (block.segments.size() != 1) return never;
   }
+  if (plan.tap_block * plan.block_width < matrix.fewest_values || shape.outputs > matrix.most_outputs) return never;
   const int64_t row = plan.vectors * tile_kernels<F>().lanes;
   const int64_t multiplied = static_cast<int64_t>(plan.blocks.size()) * plan.block_width * plan.columns * row;
-  if (plan.tap_block * plan.block_width < matrix.fewest_values) return false;
-  if (plan.outputs_per_group > matrix.most_outputs) return false;
-  return static_cast<double>(multiplied) < matrix.speed * static_cast<double>(shape.channels * plan.outputs_per_group);
+  return static_cast<double>(multiplied) /
+         (matrix.speed * static_cast<double>(shape.channels * plan.outputs_per_group));
 }
 
 }  // namespace
@@ -123,7 +125,7 @@ void check_limits(const ConvolutionShape& s) {
 
 namespace {
 
-// From the best to the one that suits every convolution. Null: there is none.
+// The last suits every convolution. Null: there is none.
 template <class F>
 std::vector<const MatrixKernels<F>*> candidates(Products products) {
   const TileKernels<F>& kernels = tile_kernels<F>();
@@ -153,11 +155,15 @@ template <class F>
 PackedWeights<F>::PackedWeights(const TensorView& weight, int64_t groups, int64_t offset_groups, Products products,
                                 Span<const float> scale) {
   const ConvolutionShape shape = weight_shape(weight.shape, groups, offset_groups);
+  double least = std::numeric_limits<double>::infinity();
   for (const MatrixKernels<F>* matrix : candidates<F>(products)) {
     if (!matrix) continue;
+    ChannelPlan plan = make_plan(shape, *matrix);
+    const double cost = cost_of<F>(shape, plan, *matrix);
+    if (cost >= least) continue;
+    least = cost;
     matrix_ = matrix;
-    plan_ = make_plan(shape, *matrix);
-    if (suits_whole_blocks<F>(shape, plan_, *matrix)) break;
+    plan_ = std::move(plan);
   }
   const int64_t count = element_count(weight.shape);
   std::vector<F> converted(static_cast<std::size_t>(count));

@@ -108,8 +108,8 @@ struct MatrixKernels {
   int depth_multiple;                  // channels per block are a multiple of it
   bool whole_blocks;                   // products take all channels of a block: no two groups may share one
   int vectors;                         // of a row of accumulators; 0: one or two
-  double speed;                        // products in the time of one by `fused`: what whole blocks waste must be less
-  int64_t most_outputs;                // of a group: sums of more would leave no room for panels
+  double speed;                        // products in the time of one by `fused`
+  int64_t most_outputs;                // of all groups: sums of more would leave no room for panels
   int kept;                            // sums for every four outputs: 4, or more where products are combined
   Sums sums;
 
@@ -181,7 +181,7 @@ struct TileKernels {
 
   // By fused multiply-add: of samples as they are, and rounded to whole numbers.
   MatrixKernels<F> fused, rounded;
-  // Faster, and nearly as precise; the first that suits is the best. Null: there is none.
+  // Faster, and nearly as precise. Null: there is none.
   const MatrixKernels<F>* fast[2];
   // Of samples and weights rounded to bfloat16. Null: no faster.
   const MatrixKernels<F>* bfloat16;

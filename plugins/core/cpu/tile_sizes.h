@@ -81,7 +81,7 @@ PixelTiles choose_tiles(const ConvolutionShape& shape, const PackedWeights<F>& w
     most = kDepthwisePixels;
   }
   most = std::min(most, kTapBytes / (shape.taps() * (4 * bytes + 4)));
-  most = std::max(most / unit * unit, unit);
+  most = std::max(most / unit * unit, round_up(kernels.lanes, unit));
   int64_t count = ceil_div(pixels, most);
   const auto uneven = [&] { return images * count % processors() != 0; };
   while (images * count < few * processors() && uneven() && ceil_div(pixels, count + 1) >= kSmallestTile) ++count;
