@@ -62,7 +62,7 @@ def register_ort_ops(
             channels.
         precise: convolutions on the CPU multiply by fused multiply-add alone. Otherwise large ones combine pixels, channels and
             outputs into fewer products (26 for 32, or Strassen's seven for eight), or take matrix tiles (AMX). Rounding errors of
-            combined products are up to twice as large, about 5e-7 of the largest result, and shared by up to four neighbouring
+            combined products are up to twice as large, at most 2e-6 of the largest result, and shared by up to four neighbouring
             pixels: where one is 1000 times as large as the next, so is the error of the small one.
 
     Raises:
