@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <vector>
 
 #include "core/cpu/stored_values.h"
 #include "core/cpu/thread_arena.h"
@@ -19,44 +20,68 @@ struct PixelRun {
 template <class F>
 class TapPositions {
  public:
-  // Of one tile, in the running thread's arena.
+  // Of one tile.
+  struct Located {
+    Taps<F> taps;
+    int32_t low, high;                      // indices of samples on the image lie between these
+    int64_t image = -1, offset_group = -1;  // whose positions these are
+  };
+  // Of one tile, in the running thread's arena, but for positions that are kept.
   struct Buffers {
-    Taps<F> taps;                   // of the offset group located last
+    Located located;
     int32_t *base_y, *base_x;       // [pixel]
     F *offset_y, *offset_x, *mask;  // [pixel], where the stored type is not F
-    int32_t low, high;              // indices of samples on the image lie between these
   };
 
-  // tile: room for a tile's pixels, whole vectors.
-  TapPositions(const ConvolutionShape& shape, const ConvolutionArguments& arguments, int64_t tile)
+  // tile: room for a tile's pixels, whole vectors. kept: tiles whose positions are kept from one task to the next.
+  TapPositions(const ConvolutionShape& shape, const ConvolutionArguments& arguments, int64_t tile, int64_t kept,
+               CpuContext& context)
       : shape_(shape),
         arguments_(arguments),
         tile_(tile),
-        weights_(arguments.offset.present ? 4 * shape.taps() * tile : 0) {}
+        indices_(shape.taps() * tile),
+        weights_(arguments.offset.present ? 4 * indices_ : 0),
+        kept_(static_cast<std::size_t>(kept)),
+        kept_indices_(context, kept * indices_),
+        kept_weights_(context, kept * weights_) {
+    for (int64_t i = 0; i < kept; ++i) {
+      kept_[static_cast<std::size_t>(i)].taps = {
+          kept_indices_.data() + i * indices_, kept_weights_.data() + i * weights_, tile_, {}, {}};
+    }
+  }
 
   std::size_t bytes() const {
-    return ThreadArena::bytes_for<int32_t>(shape_.taps() * tile_) + ThreadArena::bytes_for<F>(weights_) +
+    return ThreadArena::bytes_for<int32_t>(indices_) + ThreadArena::bytes_for<F>(weights_) +
            2 * ThreadArena::bytes_for<int32_t>(tile_) + 3 * ThreadArena::bytes_for<F>(tile_);
   }
-  Buffers take(ThreadArena& arena) const {
-    return {{arena.take<int32_t>(shape_.taps() * tile_), arena.take<F>(weights_), tile_, {}, {}},
-            arena.take<int32_t>(tile_),
-            arena.take<int32_t>(tile_),
-            arena.take<F>(tile_),
-            arena.take<F>(tile_),
-            arena.take<F>(tile_),
-            0,
-            0};
+  // tile: which of those that are kept, if any are.
+  Buffers take(ThreadArena& arena, int64_t tile) const {
+    Buffers b{};
+    if (kept_.empty()) {
+      b.located.taps = {arena.take<int32_t>(indices_), arena.take<F>(weights_), tile_, {}, {}};
+    } else {
+      b.located = kept_[static_cast<std::size_t>(tile)];
+    }
+    for (int32_t** base : {&b.base_y, &b.base_x}) *base = arena.take<int32_t>(tile_);
+    for (F** values : {&b.offset_y, &b.offset_x, &b.mask}) *values = arena.take<F>(tile_);
+    return b;
+  }
+  void keep(int64_t tile, const Buffers& b) {
+    if (!kept_.empty()) kept_[static_cast<std::size_t>(tile)] = b.located;
   }
 
-  // Positions of every tap for the pixels of a tile.
-  void locate(const PixelRun& run, int64_t offset_group, Buffers& b) const {
+  // Positions of every tap for the pixels of a tile, unless they are there.
+  void locate(const PixelRun& run, int64_t offset_group, Buffers& buffers) const {
+    Located& b = buffers.located;
+    if (b.image == run.n && b.offset_group == offset_group) return;
+    b.image = run.n;
+    b.offset_group = offset_group;
     int64_t row = run.first / shape_.out_width, column = run.first % shape_.out_width;
     for (int64_t p = 0; p < tile_; ++p) {  // up to the whole tile: the kernels read whole vectors
       // Rows beyond the last belong to no output; the last one stands in, since a stride is bounded by the rows there
       // are.
-      b.base_y[p] = static_cast<int32_t>(std::min(row, shape_.out_height - 1) * shape_.stride_h - shape_.pad_top);
-      b.base_x[p] = static_cast<int32_t>(column * shape_.stride_w - shape_.pad_left);
+      buffers.base_y[p] = static_cast<int32_t>(std::min(row, shape_.out_height - 1) * shape_.stride_h - shape_.pad_top);
+      buffers.base_x[p] = static_cast<int32_t>(column * shape_.stride_w - shape_.pad_left);
       if (++column == shape_.out_width) {
         column = 0;
         ++row;
@@ -68,8 +93,8 @@ class TapPositions {
     const int64_t taps = shape_.taps(), plane = shape_.out_pixels();
     const int64_t group = run.n * shape_.offset_groups + offset_group;
     for (int64_t tap = 0; tap < taps; ++tap) {
-      const TapGeometry<F> geometry{b.base_y,
-                                    b.base_x,
+      const TapGeometry<F> geometry{buffers.base_y,
+                                    buffers.base_x,
                                     static_cast<int32_t>(tap / shape_.kernel_w * shape_.dilation_h),
                                     static_cast<int32_t>(tap % shape_.kernel_w * shape_.dilation_w),
                                     static_cast<int32_t>(shape_.height),
@@ -82,10 +107,10 @@ class TapPositions {
         return values(view, channel * plane + run.first, run.pixels, buffer);
       };
       if (tap + kTapsAhead < taps) fetch(run, group * taps + tap + kTapsAhead);
-      const F* mask = arguments_.mask.present ? read(arguments_.mask, group * taps + tap, b.mask) : nullptr;
-      if (mask && arguments_.quantization) mask = finite_or_zero(mask, run.pixels, b.mask);
-      kernels.bilinear_tap(geometry, read(arguments_.offset, 2 * (group * taps + tap), b.offset_y),
-                           read(arguments_.offset, 2 * (group * taps + tap) + 1, b.offset_x), mask, run.pixels,
+      const F* mask = arguments_.mask.present ? read(arguments_.mask, group * taps + tap, buffers.mask) : nullptr;
+      if (mask && arguments_.quantization) mask = finite_or_zero(mask, run.pixels, buffers.mask);
+      kernels.bilinear_tap(geometry, read(arguments_.offset, 2 * (group * taps + tap), buffers.offset_y),
+                           read(arguments_.offset, 2 * (group * taps + tap) + 1, buffers.offset_x), mask, run.pixels,
                            static_cast<int>(tap), b.taps);
     }
     b.low = *std::min_element(b.taps.low, b.taps.low + kMostLanes);
@@ -123,7 +148,10 @@ class TapPositions {
 
   const ConvolutionShape& shape_;
   const ConvolutionArguments& arguments_;
-  const int64_t tile_, weights_;  // elements of Taps::weights
+  const int64_t tile_, indices_, weights_;  // elements of Taps
+  std::vector<Located> kept_;
+  ScratchBuffer<int32_t> kept_indices_;
+  ScratchBuffer<F> kept_weights_;
 };
 
 }  // namespace deploydcn::cpu

@@ -13,9 +13,10 @@ constexpr int64_t kSmallestTile = 32;        // below this the matrix kernel sta
 constexpr int64_t kTileBytes = 512 * 1024;   // accumulators
 constexpr int64_t kPanelBytes = 768 * 1024;  // a panel and all weights, where they stay in the second-level cache
 constexpr int64_t kTapBytes = 2 * 1024 * 1024;
-constexpr int64_t kPlaneBytes = 32 * 1024;  // planes of samples, which are read as soon as they are written
-constexpr int64_t kCopyBytes = 128 * 1024;  // of a blocked copy, per processor: it stays in the second-level cache
-constexpr int64_t kDepthwisePixels = 512;   // half a page of every output channel
+constexpr int64_t kPlaneBytes = 32 * 1024;   // planes of samples, which are read as soon as they are written
+constexpr int64_t kCopyBytes = 128 * 1024;   // of a blocked copy, per processor: it stays in the second-level cache
+constexpr int64_t kKeptBytes = 1024 * 1024;  // of positions, per processor
+constexpr int64_t kDepthwisePixels = 512;    // half a page of every output channel
 
 inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 inline int64_t processors() {
@@ -86,6 +87,17 @@ PixelTiles choose_tiles(const ConvolutionShape& shape, const PackedWeights<F>& w
   const auto uneven = [&] { return images * count % processors() != 0; };
   while (images * count < few * processors() && uneven() && ceil_div(pixels, count + 1) >= kSmallestTile) ++count;
   return {pixels, count, unit};
+}
+
+// Tiles whose positions are kept from one part to the next: all, where there is room; it is faster than to locate them
+// again.
+template <class F>
+int64_t choose_kept(const ConvolutionShape& shape, const ChannelPlan& plan, const BatchPart& part,
+                    const PixelTiles& tiles) {
+  constexpr int64_t bytes = 4 * sizeof(F) + 4;
+  if (part.blocks == static_cast<int64_t>(plan.blocks.size())) return 0;
+  const int64_t count = part.images * tiles.count();
+  return count * tiles.largest() * shape.taps() * bytes <= kKeptBytes * processors() ? count : 0;
 }
 
 // Where tiles are fewer than processors: the same samples for parts of the outputs. Sampling again is cheap where many

@@ -36,7 +36,7 @@ class Convolution {
         tile_(round_up(tiles_.largest(), kernels_.lanes)),
         shares_(choose_shares(shape, plan_, part_.images * tiles_.count())),
         image_(shape, plan_, arguments, weights.channel_scale(), part_, context),
-        positions_(shape, arguments, tile_),
+        positions_(shape, arguments, tile_, choose_kept<F>(shape, plan_, part_, tiles_), context),
         bias_(context, arranged_bias_count(shape, plan_, row_)) {}
 
   // Returns false where sums were not finite and the products are for finite values only.
@@ -62,7 +62,7 @@ class Convolution {
       image_.begin(part);
     }
     parallel_for(context_, part.images * tiles_.count() * shares_, [&](int64_t task) {
-      Workspace w = make_workspace();
+      Workspace w = make_workspace(task);
       if (shape_.depthwise()) {
         run_depthwise(tile_at(part, task), w);
       } else if (planes()) {
@@ -70,6 +70,7 @@ class Convolution {
       } else {
         run_tile(tile_at(part, task), w);
       }
+      positions_.keep(task, w.positions);
     });
   }
 
@@ -98,7 +99,7 @@ class Convolution {
     F* chunk;      // of a blocked copy
   };
 
-  Workspace make_workspace() const {
+  Workspace make_workspace(int64_t task) const {
     const int64_t taps = shape_.taps(), slack = kMostVectors * kernels_.lanes;
     const int64_t planes_size = planes() ? taps * plan_.block_width * tile_ + slack : 0;
     const int64_t panel = planes() || shape_.depthwise() ? 0 : tile_ * matrix_.pixel_bytes;
@@ -110,7 +111,7 @@ class Convolution {
     arena.reset(positions_.bytes() + ThreadArena::bytes_for<unsigned char>(panel) + ThreadArena::bytes_for<F>(floats) +
                 4 * ThreadArena::bytes_for<F>(0));
     Workspace w{};
-    w.positions = positions_.take(arena);
+    w.positions = positions_.take(arena, task);
     w.panel = arena.take<unsigned char>(panel);
     w.planes = arena.take<F>(planes_size);
     w.depthwise = arena.take<F>(depthwise);
@@ -144,10 +145,8 @@ class Convolution {
   void run_tile(const Tile& tile, Workspace& w) {
     const int product_taps = separable() ? 1 : static_cast<int>(shape_.taps());
     const unsigned char* weight = weights_.packed();
-    int64_t located = -1;
     for (int64_t b = 0; b < blocks(); ++b) {
-      const int64_t offset_group = plan_.blocks[static_cast<std::size_t>(b)].offset_group;
-      if (offset_group != located) positions_.locate(tile.run(), located = offset_group, w.positions);
+      positions_.locate(tile.run(), plan_.blocks[static_cast<std::size_t>(b)].offset_group, w.positions);
       for (int tap = 0; tap < product_taps; tap += plan_.tap_block) {
         const Step step{b, tap, std::min(product_taps, tap + plan_.tap_block)};
         fill_panel(tile, step, w);
@@ -159,7 +158,7 @@ class Convolution {
 
   // A block, of which everything is there that the positions located last read.
   SampledBlock<F> sampled_block(int64_t n, int64_t b, const Workspace& w) {
-    image_.need(n, b, w.positions.low, w.positions.high, w.chunk);
+    image_.need(n, b, w.positions.located.low, w.positions.located.high, w.chunk);
     SampledBlock<F> block{image_.block(n, b), image_.row(), plan_.block_width, F{0}, F{0}};
     if (arguments_.quantization) {
       block.low = static_cast<F>(lowest_of(arguments_.input.dtype) - arguments_.quantization->input_zero);
@@ -174,11 +173,11 @@ class Convolution {
     const SampledBlock<F> block = sampled_block(tile.n, step.block, w);
     if (!separable()) {
       const auto sample = deformable() ? matrix_.sample_bilinear : matrix_.sample_exact;
-      return sample(block, w.positions.taps, step.tap_begin, step.tap_end, tile.pixels, w.panel);
+      return sample(block, w.positions.located.taps, step.tap_begin, step.tap_end, tile.pixels, w.panel);
     }
     const int taps = static_cast<int>(shape_.taps());
-    kernels_.depthwise_exact(block, w.positions.taps, taps, tile.pixels, stage_.weights.data() + step.block * taps * cb,
-                             w.depthwise);
+    kernels_.depthwise_exact(block, w.positions.located.taps, taps, tile.pixels,
+                             stage_.weights.data() + step.block * taps * cb, w.depthwise);
     matrix_.fill_panel(w.depthwise, tile.pixels, cb, stage_.bias.data() + step.block * cb,
                        arguments_.depthwise.activation, w.panel);
   }
@@ -249,16 +248,15 @@ class Convolution {
     const int64_t multiplier = plan_.outputs_per_group;
     const int taps = static_cast<int>(shape_.taps()), cb = plan_.block_width;
     const F* weight = weights_.values() + tile.first_block * multiplier * taps * cb;
-    int64_t located = -1;
     for (int64_t b = tile.first_block; b < tile.end_block; ++b) {
       const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
-      if (block.offset_group != located) positions_.locate(tile.run(), located = block.offset_group, w.positions);
+      positions_.locate(tile.run(), block.offset_group, w.positions);
       const SampledBlock<F> sampled = sampled_block(tile.n, b, w);
       const auto depthwise = arguments_.quantization ? kernels_.depthwise_rounded
                              : deformable()          ? kernels_.depthwise_bilinear
                                                      : kernels_.depthwise_exact;
       for (int64_t j = 0; j < multiplier; ++j, weight += taps * cb) {
-        depthwise(sampled, w.positions.taps, taps, tile.pixels, weight, w.tile);
+        depthwise(sampled, w.positions.located.taps, taps, tile.pixels, weight, w.tile);
         finish(w.tile, cb, (b * multiplier + j) * cb, block.channels, tile, block.channel * multiplier + j, multiplier,
                w);
       }
@@ -276,13 +274,12 @@ class Convolution {
   void run_planes(const Tile& tile, Workspace& w) {
     const int64_t per_group = shape_.channels / shape_.groups, outputs = plan_.outputs_per_group;
     const auto depth = static_cast<int64_t>(offsets_.size());
-    int64_t located = -1;
     for (int64_t b = tile.first_block; b < tile.end_block; ++b) {
       const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
-      if (block.offset_group != located) positions_.locate(tile.run(), located = block.offset_group, w.positions);
+      positions_.locate(tile.run(), block.offset_group, w.positions);
       const auto sample = arguments_.quantization ? kernels_.rounded_planes : kernels_.sample_planes;
-      sample(sampled_block(tile.n, b, w), w.positions.taps, static_cast<int>(shape_.taps()), tile.pixels, w.planes,
-             tile_);
+      sample(sampled_block(tile.n, b, w), w.positions.located.taps, static_cast<int>(shape_.taps()), tile.pixels,
+             w.planes, tile_);
       for (int64_t c = 0; c < block.channels; c += per_group) {
         const int64_t group = (block.channel + c) / per_group, first = group * outputs;
         const F* bias = bias_.data() + group * plan_.columns * row_;
@@ -340,7 +337,7 @@ class Convolution {
   const int64_t tile_;          // room for a tile's pixels: whole vectors
   const int64_t shares_;        // of the outputs, each a task of its own
   BlockedImage<F> image_;
-  const TapPositions<F> positions_;
+  TapPositions<F> positions_;
   ScratchBuffer<F> bias_;
   ArrangedStage<F> stage_;
   std::vector<int64_t> offsets_;      // of planes
