@@ -193,6 +193,43 @@ def test_threads_copy_what_they_sample(sanitizers: str) -> None:
         assert_equal_reference(op_named("DeformConv2d"), [case], [result])
 
 
+def small_group_cases() -> Iterator[DriverCase]:
+    """One to eight channels per group, of fewer, as many and more outputs, in channel blocks that are convolved one after the other."""
+    rng = np.random.default_rng(4)
+    op = op_named("DeformConv2d")
+    pixels = itertools.cycle([(33, 37), (1, 1), (41, 29), (3, 5)])
+    for types in op.spec.type_rows:
+        for channels, outputs, groups, offset_groups in (
+            (1, 1, 150, 1),
+            (1, 3, 70, 2),
+            (2, 2, 65, 1),
+            (2, 3, 40, 4),
+            (4, 4, 36, 3),
+            (4, 9, 17, 1),
+            (8, 5, 18, 1),
+            (8, 8, 18, 2),
+            (8, 24, 9, 9),
+        ):
+            height, width = next(pixels)
+            shapes = {
+                "X": (1 + groups % 2, channels * groups, height, width),
+                "W": (outputs * groups, channels, 2, 2),
+                "B": (outputs * groups,),
+            }
+            shapes["offset"] = (1 + groups % 2, 8 * offset_groups, height, width)
+            inputs = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+            typed = {name: value.astype(numpy_dtype(types["T1" if name == "offset" else "T"])) for name, value in inputs.items()}
+            attributes = {"pads": (0, 1, 1, 0), "group": groups, "offset_group": offset_groups, "activation": "relu"}
+            yield DriverCase(op.spec, typed, attributes, types)
+
+
+@pytest.mark.parametrize(("sanitizers", "isa"), [*(("address,undefined", isa) for isa in runnable_isas()), ("thread", runnable_isas()[-1])])
+def test_small_groups(sanitizers: str, isa: str) -> None:
+    cases = list(small_group_cases())
+    for case, result in zip(cases, run_driver(cases, sanitizers=sanitizers, threads=3, isa=isa), strict=True):
+        assert_equal_reference(op_named("DeformConv2d"), [case], [result])
+
+
 # Which are multiplied in 26 products for 32, and by Strassen's algorithm.
 OUTPUTS = (64, 448)
 

@@ -10,23 +10,27 @@ namespace deploydcn::cpu {
 
 // Of `arrange_bias`. row: elements of a row of accumulators.
 inline int64_t arranged_bias_count(const ConvolutionShape& shape, const ChannelPlan& plan, int64_t row) {
-  return shape.depthwise() ? static_cast<int64_t>(plan.blocks.size()) * plan.outputs_per_group * plan.block_width
-                           : shape.groups * plan.columns * row;
+  // Small groups: and room for a vector from every lane on.
+  return plan.small_group ? (static_cast<int64_t>(plan.blocks.size()) * plan.turns + 1) * plan.block_width
+                          : shape.groups * plan.columns * row;
 }
 
-// Bias in the order of the accumulators: [group][column][row], or [block][multiplier][block width] for depthwise.
+// Bias in the order of the accumulators: [group][column][row], or [block][turn][block width] for small groups.
 template <class F>
 void arrange_bias(const ConvolutionShape& shape, const ChannelPlan& plan, int64_t row, const std::vector<F>& given,
                   F* bias) {
   std::fill_n(bias, arranged_bias_count(shape, plan, row), F{0});
   const int64_t per_group = plan.outputs_per_group;
-  if (!shape.depthwise()) {
+  if (!plan.small_group) {
     for (int64_t m = 0; m < shape.outputs; ++m) bias[m / per_group * plan.columns * row + m % per_group] = given[m];
     return;
   }
   for (const ChannelPlan::Block& block : plan.blocks) {
-    for (int64_t j = 0; j < per_group; ++j, bias += plan.block_width) {
-      for (int c = 0; c < block.channels; ++c) bias[c] = given[(block.channel + c) * per_group + j];
+    for (int64_t turn = 0; turn < plan.turns; ++turn, bias += plan.block_width) {
+      for (int c = 0; c < block.channels; ++c) {
+        const int64_t output = plan.small_group_output(block, turn, c);
+        if (output >= 0) bias[c] = given[static_cast<std::size_t>(output)];
+      }
     }
   }
 }

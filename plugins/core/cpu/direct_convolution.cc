@@ -127,7 +127,9 @@ class DirectConvolution {
 }  // namespace
 
 bool runs_directly(const ConvolutionShape& shape) {
-  return shape.narrow() && !(shape.channels == shape.groups && shape.outputs == shape.groups);
+  constexpr int64_t most = 256;  // products of a group
+  const int64_t channels = shape.channels / shape.groups, outputs = shape.outputs / shape.groups;
+  return channels <= most && outputs <= most / channels && (channels > 1 || outputs > 1);
 }
 
 template <class F>

@@ -1,8 +1,7 @@
 // The channel plan, and weights in the order the tile loop reads them:
-//   planes     as given
-//   matrix     [block][tap block][segment][column] of [tap][depth][vectors * lanes], as MatrixKernels::pack has it;
-//              outputs beyond the last are 0
-//   depthwise  [block][multiplier][tap][block width]
+//   matrix        [block][tap block][segment][column] of [tap][depth][vectors * lanes], as MatrixKernels::pack has it;
+//                 outputs beyond the last are 0
+//   small groups  [block][turn][tap][channel of the group][block width]
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -12,8 +11,6 @@
 
 namespace deploydcn::cpu {
 namespace {
-
-constexpr int64_t kMostPlaneTaps = 64;  // all taps are sampled at once: a few hundred KiB
 
 // Sizes that the weight and the groups determine.
 ConvolutionShape weight_shape(const Shape& weight, int64_t groups, int64_t offset_groups) {
@@ -40,10 +37,13 @@ int choose_block_width(int64_t channels, int lanes, int vectors, int multiple) {
 // Two vectors per row use the registers best.
 int choose_vectors(int64_t outputs, int lanes) { return outputs <= lanes ? 1 : 2; }
 
-// The narrowest block that no group of channels straddles, so that planes of samples stay near; 0: there is none.
-int choose_plane_width(int64_t per_offset_group, int64_t per_group, int lanes) {
-  for (int width : {lanes, 2 * lanes, 4 * lanes}) {
-    if (per_offset_group % per_group == 0 && width % per_group == 0) return width;
+// See ChannelPlan. Samples are taken anew for every turn, so that many outputs per channel are better multiplied.
+int choose_small_group(const ConvolutionShape& shape, int lanes) {
+  constexpr int64_t most_turns = 4;
+  const int64_t channels = shape.channels / shape.groups, outputs = shape.outputs / shape.groups;
+  for (int group : {1, 2, 4, 8}) {
+    const bool within = channels == group && group <= lanes && shape.channels / shape.offset_groups % group == 0;
+    if (within && shape.groups > 1 && outputs <= most_turns * group) return group;
   }
   return 0;
 }
@@ -54,12 +54,9 @@ ChannelPlan make_plan(const ConvolutionShape& shape, const MatrixKernels<F>& mat
   ChannelPlan plan{};
   const int64_t per_offset_group = shape.channels / shape.offset_groups, per_group = shape.channels / shape.groups;
   plan.outputs_per_group = shape.outputs / shape.groups;
-  const int plane_width = choose_plane_width(per_offset_group, per_group, lanes);
-  plan.planes = std::min(per_group, plan.outputs_per_group) < lanes && shape.groups > 1 && !shape.depthwise() &&
-                shape.narrow() && shape.taps() <= kMostPlaneTaps && plane_width;
-  plan.block_width =
-      plan.planes ? plane_width
-                  : choose_block_width(per_offset_group, lanes, tile_kernels<F>().vectors, matrix.depth_multiple);
+  plan.small_group = choose_small_group(shape, lanes);
+  plan.turns = ceil_div(plan.outputs_per_group, per_group);
+  plan.block_width = choose_block_width(per_offset_group, lanes, tile_kernels<F>().vectors, matrix.depth_multiple);
   plan.vectors = matrix.vectors ? matrix.vectors : choose_vectors(plan.outputs_per_group, lanes);
   plan.columns = ceil_div(plan.outputs_per_group, plan.vectors * lanes);
   const int64_t most = matrix.most_values / plan.block_width;
@@ -70,7 +67,7 @@ ChannelPlan make_plan(const ConvolutionShape& shape, const MatrixKernels<F>& mat
     for (int64_t channel = offset_group * per_offset_group; channel < end; channel += plan.block_width) {
       ChannelPlan::Block block{
           channel, static_cast<int>(std::min<int64_t>(plan.block_width, end - channel)), offset_group, {}};
-      for (int64_t c = channel; !shape.depthwise() && c < channel + block.channels;) {
+      for (int64_t c = channel; !plan.small_group && c < channel + block.channels;) {
         const int64_t group = c / per_group, in_group = c % per_group;
         const int64_t depth = std::min(per_group - in_group, channel + block.channels - c);
         block.segments.push_back(
@@ -89,7 +86,7 @@ template <class F>
 double cost_of(const ConvolutionShape& shape, const ChannelPlan& plan, const MatrixKernels<F>& matrix) {
   if (!matrix.whole_blocks) return 1;
   constexpr double never = std::numeric_limits<double>::infinity();
-  if (shape.depthwise() || plan.planes) return never;
+  if (plan.small_group) return never;
   for (const ChannelPlan::Block& block : plan.blocks) {
     if (block.segments.size() != 1) return never;
   }
@@ -182,10 +179,8 @@ PackedWeights<F>::PackedWeights(const TensorView& weight, int64_t groups, int64_
   } else if (products == Products::kBytes) {  // sums are numbers like any other: in units of the output at once
     for (int64_t i = 0; i < count; ++i) converted[i] *= static_cast<F>(scale[i / (count / shape.outputs)]);
   }
-  if (plan_.planes) {
-    values_.assign(converted.begin(), converted.end());
-  } else if (shape.depthwise()) {
-    pack_depthwise(shape, converted.data());
+  if (plan_.small_group) {
+    pack_small_groups(shape, converted.data());
   } else {
     pack_matrix(shape, converted.data());
   }
@@ -264,14 +259,16 @@ void PackedWeights<F>::pack_matrix(const ConvolutionShape& shape, const F* weigh
 }
 
 template <class F>
-void PackedWeights<F>::pack_depthwise(const ConvolutionShape& shape, const F* weight) {
-  const int64_t taps = shape.taps(), multiplier = plan_.outputs_per_group;
+void PackedWeights<F>::pack_small_groups(const ConvolutionShape& shape, const F* weight) {
+  const int64_t taps = shape.taps(), group = plan_.small_group;
   for (const ChannelPlan::Block& block : plan_.blocks) {
-    for (int64_t j = 0; j < multiplier; ++j) {
+    for (int64_t turn = 0; turn < plan_.turns; ++turn) {
       for (int64_t tap = 0; tap < taps; ++tap) {
-        for (int c = 0; c < plan_.block_width; ++c) {
-          const bool exists = c < block.channels;
-          values_.push_back(exists ? weight[((block.channel + c) * multiplier + j) * taps + tap] : F{0});
+        for (int64_t k = 0; k < group; ++k) {
+          for (int c = 0; c < plan_.block_width; ++c) {
+            const int64_t output = plan_.small_group_output(block, turn, c);
+            values_.push_back(output < 0 ? F{0} : weight[(output * group + k) * taps + tap]);
+          }
         }
       }
     }

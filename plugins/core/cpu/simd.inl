@@ -35,14 +35,17 @@ inline __attribute__((always_inline)) Vector<F> load(const F* from) {
   __builtin_memcpy(&value, from, sizeof value);
   return value;
 }
-// Where a vector is used a few times, GCC may load it for every use.
+// The same, in a register: GCC may load what is used a few times for every use, and make one of two shuffles.
 template <class F>
-inline __attribute__((always_inline)) Vector<F> load_once(const F* from) {
-  Vector<F> value = load<F>(from);
+inline __attribute__((always_inline)) Vector<F> in_register(Vector<F> value) {
 #if defined(__x86_64__)
   asm("" : "+v"(value));
 #endif
   return value;
+}
+template <class F>
+inline __attribute__((always_inline)) Vector<F> load_once(const F* from) {
+  return in_register<F>(load<F>(from));
 }
 template <class F>
 inline __attribute__((always_inline)) void store(F* to, Vector<F> value) {

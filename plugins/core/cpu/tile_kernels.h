@@ -173,12 +173,6 @@ struct TileKernels {
   // The same without offsets; weights are not written.
   void (*exact_tap)(const TapGeometry<F>& geometry, int64_t pixels, int tap, Taps<F>& taps);
 
-  // Fills planes[(tap * cb + c) * stride + pixel]; whole vectors of pixels.
-  void (*sample_planes)(const SampledBlock<F>& block, const Taps<F>& taps, int tap_count, int64_t pixels, F* planes,
-                        int64_t stride);
-  void (*rounded_planes)(const SampledBlock<F>& block, const Taps<F>& taps, int tap_count, int64_t pixels, F* planes,
-                         int64_t stride);
-
   // By fused multiply-add: of samples as they are, and rounded to whole numbers.
   MatrixKernels<F> fused, rounded;
   // Faster, and nearly as precise. Null: there is none.
@@ -191,16 +185,15 @@ struct TileKernels {
   // out[i] = the nearest whole number to values[i] * units from low to high, plus `zero`, in 8 bits; NaN is `zero`.
   void (*round_to_bytes)(const F* values, int64_t count, F units, F low, F high, int32_t zero, void* out);
 
-  // out[pixel * cb + c] = sum over taps of sample[pixel][tap][c] * weight[tap][c], c < cb: depthwise convolution.
-  void (*depthwise_bilinear)(const SampledBlock<F>& block, const Taps<F>& taps, int tap_count, int64_t pixels,
-                             const F* weight, F* out);
-  void (*depthwise_rounded)(const SampledBlock<F>& block, const Taps<F>& taps, int tap_count, int64_t pixels,
-                            const F* weight, F* out);
-  void (*depthwise_exact)(const SampledBlock<F>& block, const Taps<F>& taps, int tap_count, int64_t pixels,
-                          const F* weight, F* out);
+  // out[pixel * cb + c] = sum over taps and k < group of sample[pixel][tap][c / group * group + k] * weight[tap][k][c],
+  // c < cb, for groups of 1 (depthwise convolution), 2, 4 or 8 channels, no more than lanes; exact samples: of 1.
+  void (*group_sums_bilinear)(const SampledBlock<F>& block, const Taps<F>& taps, int tap_count, int64_t pixels,
+                              int group, const F* weight, F* out);
+  void (*group_sums_rounded)(const SampledBlock<F>& block, const Taps<F>& taps, int tap_count, int64_t pixels,
+                             int group, const F* weight, F* out);
+  void (*group_sums_exact)(const SampledBlock<F>& block, const Taps<F>& taps, int tap_count, int64_t pixels, int group,
+                           const F* weight, F* out);
 
-  // Vectors of pixels that sum_shifted takes at once for so many outputs: runs of a multiple are fastest.
-  int (*sum_vectors)(int outputs);
   // out[m * out_stride + p] = sum over k < depth of image[offset[k] + p] * weight[m * depth + k], m < outputs, of
   // which there are 1, 2, 4 or 8. Reads and writes up to eight vectors beyond `pixels`.
   void (*sum_shifted)(const F* image, const int64_t* offset, int64_t depth, const F* weight, int outputs,

@@ -11,6 +11,7 @@
 #include "core/cpu/combined_products.inl"
 #include "core/cpu/depthwise_kernels.inl"
 #include "core/cpu/direct_kernels.inl"
+#include "core/cpu/group_sums.inl"
 #include "core/cpu/point_kernels.inl"
 #include "core/cpu/simd.inl"
 #include "core/cpu/tile_kernels.h"
@@ -35,18 +36,15 @@ constexpr TileKernels<F> kTable = {
     block_pixels<F>,
     bilinear_tap<F>,
     exact_tap<F>,
-    sample_planes<F, Bilinear>,
-    sample_planes<F, Rounded>,
     kFused<F, Bilinear>,
     kFused<F, Rounded>,
     {kFast<F>, kSecond<F>},
     kOfBFloat16<F>,
     kWhole<F>,
     round_to_bytes<F>,
-    depthwise<F, Bilinear>,
-    depthwise<F, Rounded>,
-    depthwise<F, Exact>,
-    sum_vectors,
+    group_sums<F, Bilinear>,
+    group_sums<F, Rounded>,
+    group_sums<F, Exact>,
     sum_shifted<F>,
     finish_rows<F>,
     copy_rows<F>,

@@ -177,19 +177,20 @@ struct Exact {
 template <class F>
 constexpr int kWidestBlock = DEPLOYDCN_VECTOR_BYTES >= 32 ? 256 / DEPLOYDCN_VECTOR_BYTES : 8;
 
-template <int kVectors>
-struct Vectors {
-  constexpr operator int() const { return kVectors; }
+// An argument that is known when a function is compiled.
+template <int kValue>
+struct Number {
+  constexpr operator int() const { return kValue; }
 };
-// Calls run(Vectors<N>()), N vectors of `cb` channels.
+// Calls run(Number<N>()), N vectors of `cb` channels.
 template <class F, class Run>
 inline __attribute__((always_inline)) void by_vectors(int cb, const Run& run) {
   switch (cb / Simd<F>::kLanes) {
-    case 1: return run(Vectors<1>());
-    case 2: return run(Vectors<2>());
-    case 3: return run(Vectors<3>());
-    case 4: return run(Vectors<4>());
-    default: return run(Vectors<8>());
+    case 1: return run(Number<1>());
+    case 2: return run(Number<2>());
+    case 3: return run(Number<3>());
+    case 4: return run(Number<4>());
+    default: return run(Number<8>());
   }
 }
 
@@ -224,69 +225,6 @@ void sample(const SampledBlock<F>& block, const Taps<F>& taps, int tap_begin, in
   const auto run = [&](auto vectors) __attribute__((always_inline)) {
     if constexpr (vectors % Panel::kVectors == 0 && vectors <= kWidestBlock<F>) {
       sample_block<F, Sample, Panel, vectors>(block, taps, tap_begin, tap_end, pixels, panel);
-    }
-  };
-  by_vectors<F>(block.cb, run);
-}
-
-// As many pixels as a vector has lanes, a vector of channels at a time, turned around in registers.
-template <class F, template <class> class Sample, int kVectors>
-void planes_of_block(const SampledBlock<F>& given, const Taps<F>& taps, int tap_count, int64_t pixels, F* planes,
-                     int64_t stride) {
-  constexpr int n = Simd<F>::kLanes, cb = kVectors * n;
-  const SampledBlock<F> block{given.image, given.row, cb, given.low, given.high};
-  for (int64_t p = 0; p < pixels; p += n) {
-    for (int t = 0; t < tap_count; ++t) {
-      const int32_t* index = taps.index + t * taps.stride + p;
-      const F* weights = taps.weights + 4 * (t * taps.stride + p);
-      for (int c = 0; c < cb; c += n) {
-        Vector<F> rows[n];
-#pragma GCC unroll 16
-        for (int i = 0; i < n; ++i) rows[i] = Sample<F>(block, index[i], weights + 4 * i)(c);
-        transpose<F>(rows);
-#pragma GCC unroll 16
-        for (int i = 0; i < n; ++i) store<F>(planes + (t * cb + c + i) * stride + p, rows[i]);
-      }
-    }
-  }
-}
-template <class F, template <class> class Sample>
-void sample_planes(const SampledBlock<F>& block, const Taps<F>& taps, int tap_count, int64_t pixels, F* planes,
-                   int64_t stride) {
-  const auto run = [&](auto vectors) __attribute__((always_inline)) {
-    if constexpr (vectors == 1 || vectors == 2 || vectors == 4) {  // no group straddles a block: choose_plane_width
-      planes_of_block<F, Sample, vectors>(block, taps, tap_count, pixels, planes, stride);
-    }
-  };
-  by_vectors<F>(block.cb, run);
-}
-
-template <class F, template <class> class Sample, int kVectors>
-void depthwise_block(const SampledBlock<F>& given, const Taps<F>& taps, int tap_count, int64_t pixels, const F* weight,
-                     F* out) {
-  constexpr int n = Simd<F>::kLanes, cb = kVectors * n;
-  const SampledBlock<F> block{given.image, given.row, cb, given.low, given.high};
-  for (int64_t p = 0; p < pixels; ++p, out += cb) {
-    const int32_t* index = taps.index + p;
-    const F* weights = taps.weights + Sample<F>::kWeights * p;
-    Vector<F> sum[kVectors] = {};
-    for (int t = 0; t < tap_count; ++t) {
-      const Sample<F> sample(block, *index, weights);
-      index += taps.stride;
-      weights += Sample<F>::kWeights * taps.stride;
-#pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) sum[v] += sample(v * n) * load<F>(weight + t * cb + v * n);
-    }
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) store<F>(out + v * n, sum[v]);
-  }
-}
-template <class F, template <class> class Sample>
-void depthwise(const SampledBlock<F>& block, const Taps<F>& taps, int tap_count, int64_t pixels, const F* weight,
-               F* out) {
-  const auto run = [&](auto vectors) __attribute__((always_inline)) {
-    if constexpr (vectors <= kWidestBlock<F>) {
-      depthwise_block<F, Sample, vectors>(block, taps, tap_count, pixels, weight, out);
     }
   };
   by_vectors<F>(block.cb, run);

@@ -13,10 +13,9 @@ constexpr int64_t kSmallestTile = 32;        // below this the matrix kernel sta
 constexpr int64_t kTileBytes = 512 * 1024;   // accumulators
 constexpr int64_t kPanelBytes = 768 * 1024;  // a panel and all weights, where they stay in the second-level cache
 constexpr int64_t kTapBytes = 2 * 1024 * 1024;
-constexpr int64_t kPlaneBytes = 32 * 1024;   // planes of samples, which are read as soon as they are written
 constexpr int64_t kCopyBytes = 128 * 1024;   // of a blocked copy, per processor: it stays in the second-level cache
 constexpr int64_t kKeptBytes = 1024 * 1024;  // of positions, per processor
-constexpr int64_t kDepthwisePixels = 512;    // half a page of every output channel
+constexpr int64_t kSmallGroupPixels = 512;   // half a page of every output channel
 
 inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 inline int64_t processors() {
@@ -49,7 +48,7 @@ class PixelTiles {
 template <class F>
 BatchPart choose_part(const ConvolutionShape& shape, const ChannelPlan& plan) {
   const auto blocks = static_cast<int64_t>(plan.blocks.size());
-  if (!plan.planes && !shape.depthwise()) return {0, shape.batch, 0, blocks};
+  if (!plan.small_group) return {0, shape.batch, 0, blocks};
   const int64_t bytes = (shape.height + 2) * (shape.width + 2) * plan.block_width * static_cast<int64_t>(sizeof(F));
   const int64_t most = std::max<int64_t>(1, kCopyBytes * processors() / bytes);
   return {0, std::clamp<int64_t>(most / blocks, 1, shape.batch), 0, std::min(blocks, most)};
@@ -74,12 +73,9 @@ PixelTiles choose_tiles(const ConvolutionShape& shape, const PackedWeights<F>& w
   const int64_t panel_pixels = choose_panel_pixels(weights.matrix(), int64_t{plan.tap_block} * plan.block_width,
                                                    static_cast<int64_t>(weights.packed_bytes()));
   int64_t unit = weights.matrix().pixel_multiple, most = std::min(panel_pixels, kTileBytes / (accumulators * bytes));
-  if (plan.planes) {
-    unit = kernels.sum_vectors(outputs_at_once(plan.outputs_per_group)) * kernels.lanes;
-    most = kPlaneBytes / (shape.taps() * plan.block_width * bytes);
-  } else if (shape.depthwise()) {
+  if (plan.small_group) {
     unit = kernels.lanes;
-    most = kDepthwisePixels;
+    most = kSmallGroupPixels;
   }
   most = std::min(most, kTapBytes / (shape.taps() * (4 * bytes + 4)));
   most = std::max(most / unit * unit, round_up(kernels.lanes, unit));
@@ -102,9 +98,9 @@ int64_t choose_kept(const ConvolutionShape& shape, const ChannelPlan& plan, cons
 
 // Where tiles are fewer than processors: the same samples for parts of the outputs. Sampling again is cheap where many
 // outputs share a sample.
-inline int64_t choose_shares(const ConvolutionShape& shape, const ChannelPlan& plan, int64_t tiles) {
+inline int64_t choose_shares(const ChannelPlan& plan, int64_t tiles) {
   constexpr int64_t fewest = 8;  // vectors of outputs of a part
-  if (shape.depthwise() || plan.planes) return 1;
+  if (plan.small_group) return 1;
   return std::max<int64_t>(1, std::min(plan.columns * plan.vectors / fewest, processors() / tiles));
 }
 

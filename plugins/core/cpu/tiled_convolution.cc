@@ -30,11 +30,11 @@ class Convolution {
         row_(plan_.vectors * kernels_.lanes),
         sums_(row_ * matrix_.kept / 4),
         far_weights_(static_cast<int64_t>(weights.packed_bytes()) > kNearBytes),
-        accumulators_(shape.depthwise() ? plan_.block_width : shape.groups * plan_.columns * sums_),
+        accumulators_(plan_.small_group ? plan_.block_width : shape.groups * plan_.columns * sums_),
         part_(choose_part<F>(shape, plan_)),
         tiles_(choose_tiles(shape, weights, accumulators_, part_.images)),
         tile_(round_up(tiles_.largest(), kernels_.lanes)),
-        shares_(choose_shares(shape, plan_, part_.images * tiles_.count())),
+        shares_(choose_shares(plan_, part_.images * tiles_.count())),
         image_(shape, plan_, arguments, weights.channel_scale(), part_, context),
         positions_(shape, arguments, tile_, choose_kept<F>(shape, plan_, part_, tiles_), context),
         bias_(context, arranged_bias_count(shape, plan_, row_)) {}
@@ -44,7 +44,6 @@ class Convolution {
     arrange_bias(shape_, plan_, row_, load_bias<F>(arguments_, shape_.outputs), bias_.data());
     if (matrix_.sums == Sums::kWhole) find_corrections();
     if (separable()) stage_ = arrange_stage<F>(shape_, plan_, arguments_.depthwise);
-    if (planes()) find_planes();
     for (int64_t image = 0; image < shape_.batch; image += part_.images) {
       const int64_t images = std::min(part_.images, shape_.batch - image);
       for (int64_t block = 0; block < blocks(); block += part_.blocks) {
@@ -56,17 +55,11 @@ class Convolution {
 
  private:
   void run_part(const BatchPart& part) {
-    if (planes()) {
-      image_.copy(part, context_);  // little work per chunk: threads would wait for one another
-    } else {
-      image_.begin(part);
-    }
+    image_.begin(part);
     parallel_for(context_, part.images * tiles_.count() * shares_, [&](int64_t task) {
       Workspace w = make_workspace(task);
-      if (shape_.depthwise()) {
-        run_depthwise(tile_at(part, task), w);
-      } else if (planes()) {
-        run_planes(tile_at(part, task), w);
+      if (plan_.small_group) {
+        run_small_groups(tile_at(part, task), w);
       } else {
         run_tile(tile_at(part, task), w);
       }
@@ -76,7 +69,6 @@ class Convolution {
 
   int64_t blocks() const { return static_cast<int64_t>(plan_.blocks.size()); }
   bool deformable() const { return arguments_.offset.present; }
-  bool planes() const { return plan_.planes && deformable(); }
   bool separable() const { return arguments_.depthwise.weight.present; }
 
   // -------------------------------------------------------------------------------------------- bias and weights
@@ -92,31 +84,26 @@ class Convolution {
   struct Workspace {
     typename TapPositions<F>::Buffers positions;
     unsigned char* panel;
-    F* planes;
     F* depthwise;  // sums of a separable convolution, [pixel][CB]
-    F* tile;       // or sums of planes
-    F* out;        // [channel][pixel], where the stored type is not F
-    F* chunk;      // of a blocked copy
+    F* tile;
+    F* out;    // [channel][pixel], where the stored type is not F
+    F* chunk;  // of a blocked copy
   };
 
   Workspace make_workspace(int64_t task) const {
-    const int64_t taps = shape_.taps(), slack = kMostVectors * kernels_.lanes;
-    const int64_t planes_size = planes() ? taps * plan_.block_width * tile_ + slack : 0;
-    const int64_t panel = planes() || shape_.depthwise() ? 0 : tile_ * matrix_.pixel_bytes;
-    const int64_t sums = planes() ? kMostOutputs * (tile_ + slack) : accumulators_ * tile_;
+    const int64_t panel = plan_.small_group ? 0 : tile_ * matrix_.pixel_bytes;
+    const int64_t sums = accumulators_ * tile_ + kernels_.lanes;  // and room for a vector from every lane on
     const int64_t depthwise = separable() ? tile_ * plan_.block_width : 0;
     const int64_t widest = std::max<int64_t>(row_, plan_.block_width);
-    const int64_t floats = tile_ * widest + sums + planes_size + depthwise + image_.buffer();
+    const int64_t floats = tile_ * widest + sums + depthwise + image_.buffer();
     ThreadArena& arena = thread_arena();
     arena.reset(positions_.bytes() + ThreadArena::bytes_for<unsigned char>(panel) + ThreadArena::bytes_for<F>(floats) +
-                4 * ThreadArena::bytes_for<F>(0));
+                3 * ThreadArena::bytes_for<F>(0));
     Workspace w{};
     w.positions = positions_.take(arena, task);
     w.panel = arena.take<unsigned char>(panel);
-    w.planes = arena.take<F>(planes_size);
     w.depthwise = arena.take<F>(depthwise);
     w.tile = arena.take<F>(sums);
-    if (planes()) std::fill_n(w.planes + planes_size - slack, slack, F{0});
     w.out = arena.take<F>(widest * tile_);
     w.chunk = arena.take<F>(image_.buffer());
     return w;
@@ -176,8 +163,8 @@ class Convolution {
       return sample(block, w.positions.located.taps, step.tap_begin, step.tap_end, tile.pixels, w.panel);
     }
     const int taps = static_cast<int>(shape_.taps());
-    kernels_.depthwise_exact(block, w.positions.located.taps, taps, tile.pixels,
-                             stage_.weights.data() + step.block * taps * cb, w.depthwise);
+    kernels_.group_sums_exact(block, w.positions.located.taps, taps, tile.pixels, 1,
+                              stage_.weights.data() + step.block * taps * cb, w.depthwise);
     matrix_.fill_panel(w.depthwise, tile.pixels, cb, stage_.bias.data() + step.block * cb,
                        arguments_.depthwise.activation, w.panel);
   }
@@ -244,62 +231,33 @@ class Convolution {
     }
   }
 
-  void run_depthwise(const Tile& tile, Workspace& w) {
-    const int64_t multiplier = plan_.outputs_per_group;
-    const int taps = static_cast<int>(shape_.taps()), cb = plan_.block_width;
-    const F* weight = weights_.values() + tile.first_block * multiplier * taps * cb;
+  void run_small_groups(const Tile& tile, Workspace& w) {
+    const int group = plan_.small_group, taps = static_cast<int>(shape_.taps()), cb = plan_.block_width;
+    const F* weight = weights_.values() + tile.first_block * plan_.turns * taps * group * cb;
+    const auto group_sums = arguments_.quantization ? kernels_.group_sums_rounded
+                            : deformable()          ? kernels_.group_sums_bilinear
+                                                    : kernels_.group_sums_exact;
     for (int64_t b = tile.first_block; b < tile.end_block; ++b) {
-      const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
-      positions_.locate(tile.run(), block.offset_group, w.positions);
+      positions_.locate(tile.run(), plan_.blocks[static_cast<std::size_t>(b)].offset_group, w.positions);
       const SampledBlock<F> sampled = sampled_block(tile.n, b, w);
-      const auto depthwise = arguments_.quantization ? kernels_.depthwise_rounded
-                             : deformable()          ? kernels_.depthwise_bilinear
-                                                     : kernels_.depthwise_exact;
-      for (int64_t j = 0; j < multiplier; ++j, weight += taps * cb) {
-        depthwise(sampled, w.positions.located.taps, taps, tile.pixels, weight, w.tile);
-        finish(w.tile, cb, (b * multiplier + j) * cb, block.channels, tile, block.channel * multiplier + j, multiplier,
-               w);
+      for (int64_t turn = 0; turn < plan_.turns; ++turn, weight += taps * group * cb) {
+        group_sums(sampled, w.positions.located.taps, taps, tile.pixels, group, weight, w.tile);
+        finish_small_groups(tile, b, turn, w);
       }
     }
   }
 
-  // Where the taps of a group's channels lie, from its first channel on, in the order of the weights.
-  void find_planes() {
-    const int64_t per_group = shape_.channels / shape_.groups;
-    for (int64_t c = 0; c < per_group; ++c) {
-      for (int64_t tap = 0; tap < shape_.taps(); ++tap) offsets_.push_back((tap * plan_.block_width + c) * tile_);
+  void finish_small_groups(const Tile& tile, int64_t b, int64_t turn, Workspace& w) const {
+    const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
+    const int64_t cb = plan_.block_width, outputs = plan_.outputs_per_group;
+    // Outputs of neighbouring lanes are as far apart in all of a block only with one channel or one turn of all lanes.
+    const bool even = plan_.small_group == 1 || outputs == plan_.small_group;
+    const int step = even ? block.channels : plan_.small_group;
+    for (int lane = 0; lane < block.channels; lane += step) {
+      const int left = static_cast<int>(std::min<int64_t>(step, even ? step : outputs - turn * step));
+      finish(w.tile + lane, cb, (b * plan_.turns + turn) * cb + lane, left, tile,
+             plan_.small_group_output(block, turn, lane), plan_.small_group == 1 ? outputs : 1, w);
     }
-  }
-
-  void run_planes(const Tile& tile, Workspace& w) {
-    const int64_t per_group = shape_.channels / shape_.groups, outputs = plan_.outputs_per_group;
-    const auto depth = static_cast<int64_t>(offsets_.size());
-    for (int64_t b = tile.first_block; b < tile.end_block; ++b) {
-      const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
-      positions_.locate(tile.run(), block.offset_group, w.positions);
-      const auto sample = arguments_.quantization ? kernels_.rounded_planes : kernels_.sample_planes;
-      sample(sampled_block(tile.n, b, w), w.positions.located.taps, static_cast<int>(shape_.taps()), tile.pixels,
-             w.planes, tile_);
-      for (int64_t c = 0; c < block.channels; c += per_group) {
-        const int64_t group = (block.channel + c) / per_group, first = group * outputs;
-        const F* bias = bias_.data() + group * plan_.columns * row_;
-        for (int64_t m = 0; m < outputs;) {
-          const int at_once = outputs_at_once(outputs - m);
-          const int64_t stride = tile_ + kMostVectors * kernels_.lanes;
-          kernels_.sum_shifted(w.planes + c * tile_, offsets_.data(), depth, weights_.values() + (first + m) * depth,
-                               at_once, tile.pixels, w.tile, stride);
-          for (int i = 0; i < at_once; ++i, ++m) finish_plane(w.tile + i * stride, bias[m], tile, first + m, w);
-        }
-      }
-    }
-  }
-
-  void finish_plane(const F* sums, F bias, const Tile& tile, int64_t output, Workspace& w) const {
-    const int64_t begin = (tile.n * shape_.outputs + output) * shape_.out_pixels() + tile.first, pixels = tile.pixels;
-    const bool direct = stored_as<F>(arguments_.input);
-    F* to = direct ? static_cast<F*>(arguments_.output) + begin : w.out;
-    kernels_.finish_rows(sums, pixels, 1, pixels, bias, arguments_.activation, to, pixels);
-    if (!direct) store_output<F>(arguments_, w.out, pixels, begin);
   }
 
   // Writes `channels` output channels, `output`, `output + output_step`, ..., of which the first is the bias' number
@@ -340,7 +298,6 @@ class Convolution {
   TapPositions<F> positions_;
   ScratchBuffer<F> bias_;
   ArrangedStage<F> stage_;
-  std::vector<int64_t> offsets_;      // of planes
   std::vector<int32_t> corrections_;  // of sums that are whole numbers, in their order
   std::atomic<bool> spoiled_{false};
 };

@@ -7,8 +7,8 @@
 //       locate        positions of every tap, once per offset group
 //       copy          NCHW -> channel blocks with a zero border, as far as samples are the first to read there
 //       per channel block and tap block: sample -> panel, panel * weights -> tile
-//                          (depthwise: sample * weight -> tile; separable: depthwise sums, finished -> panel;
-//                           few channels per group: sample -> planes, planes * weights -> sums)
+//                          (separable: depthwise sums, finished -> panel;
+//                           few channels per group, or depthwise: samples * weights -> tile)
 //       finish        bias, activation, back to NCHW
 //
 // Memory beyond input, output and packed weights: a blocked copy of the part, and a few MiB per thread. The copy
@@ -35,15 +35,6 @@ struct ConvolutionShape {
   int64_t taps() const { return kernel_h * kernel_w; }
   int64_t pixels() const { return height * width; }
   int64_t out_pixels() const { return out_height * out_width; }
-  // Whether groups are so small that products by vectors of outputs would leave most of them empty: their sums are
-  // taken over planes of pixels, of samples (deformable) or of the input itself (plain).
-  bool narrow() const {
-    constexpr int64_t most = 256;  // products of a group
-    return channels / groups <= most && outputs / groups <= most / (channels / groups);
-  }
-  // Whether the depthwise path runs: it samples once per output, so that many outputs per channel are better
-  // multiplied.
-  bool depthwise() const { return channels == groups && groups > 1 && outputs <= 4 * groups; }
 };
 
 // Throws InvalidArgument where a position would not fit the kernels' 32-bit pixel indices.
@@ -91,17 +82,26 @@ struct ChannelPlan {
     int64_t channel;
     int channels;
     int64_t offset_group;
-    std::vector<Segment> segments;  // empty for depthwise
+    std::vector<Segment> segments;  // empty for small groups
   };
   int block_width;  // CB: channels per block, a multiple of the vector lanes
   int vectors;      // vectors per accumulator row
   int tap_block;    // taps sampled at a time
-  // Few channels per group: samples become planes of pixels, [tap][channel][pixel], whose sums fill whole vectors
-  // whatever the groups' sizes are. Groups lie within blocks; weights are as given.
-  bool planes;
+  // Channels of a group so small that products of matrices would leave most of their vectors empty: sums of outputs
+  // stay in the lanes of the group's channels. 1 is a depthwise convolution; 0: groups are not small.
+  int small_group;
   int64_t outputs_per_group;
+  // Outputs per channel of a small group, rounded up: so many times its sums are taken.
+  int64_t turns;
   int64_t columns;  // accumulator rows per group: ceil(outputs_per_group / (vectors * lanes))
   std::vector<Block> blocks;
+
+  // The output whose sums a lane of a block of small groups takes in a turn; -1: there is none.
+  int64_t small_group_output(const Block& block, int64_t turn, int lane) const {
+    const int64_t in_group = turn * small_group + lane % small_group;
+    if (lane >= block.channels || in_group >= outputs_per_group) return -1;
+    return (block.channel + lane) / small_group * outputs_per_group + in_group;
+  }
 };
 
 // Channel blocks [block, block + blocks) of images [image, image + images) of a batch.
@@ -127,12 +127,12 @@ class PackedWeights {
   const std::vector<F>& scale() const { return scale_; }
   // By which every channel of the input is to be multiplied; null: 1.
   const F* channel_scale() const { return channel_scale_.empty() ? nullptr : channel_scale_.data(); }
-  // Of planes and of depthwise convolutions, which have no products.
+  // Of small groups, which have no products.
   const F* values() const { return values_.data(); }
 
  private:
   void pack_matrix(const ConvolutionShape& shape, const F* weight);
-  void pack_depthwise(const ConvolutionShape& shape, const F* weight);
+  void pack_small_groups(const ConvolutionShape& shape, const F* weight);
   // Of an output in the order of the sums.
   int64_t place(int64_t output) const;
   // Calls body(place of the output, channel, weight).
