@@ -75,11 +75,11 @@ inline __attribute__((always_inline)) void put_group(const Vector<F> (&x)[Scheme
   (store<F>(to + I * kPartRow<F, Scheme>, combine<Scheme::kSamples, I>(x)), ...);
 }
 
-template <class F, class Scheme, template <class> class Sample, int kVectors>
+template <class F, class Scheme, template <class> class Sample, int kVectors, int kGroups>
 void sample_groups_of_block(const SampledBlock<F>& given, const Taps<F>& taps, int tap_begin, int tap_end,
                             int64_t pixels, void* panel) {
   constexpr int n = Simd<F>::kLanes, cb = kVectors * n, parts = Scheme::kChannels;
-  const SampledBlock<F> block{given.image, given.row, cb, given.low, given.high};
+  const SampledBlock<F> block{given.image, given.row, cb, kGroups, given.low, given.high};
   for (int64_t p = 0; p < pixels; p += Scheme::kPixels) {
     int64_t pixel[Scheme::kPixels];  // beyond the last: the last again
     for (int i = 0; i < Scheme::kPixels; ++i) pixel[i] = p + i < pixels ? p + i : pixels - 1;
@@ -92,7 +92,8 @@ void sample_groups_of_block(const SampledBlock<F>& given, const Taps<F>& taps, i
         Vector<F> x[Scheme::kPixels * parts];
 #pragma GCC unroll 4
         for (int i = 0; i < Scheme::kPixels; ++i) {
-          const Sample<F> sample(block, index[pixel[i]], weights + Sample<F>::kWeights * pixel[i]);
+          const BlockSamples<F, Sample, cb, kGroups> sample(
+              block, index + pixel[i], weights + Sample<F>::kWeights * pixel[i], taps.group_stride);
 #pragma GCC unroll 4
           for (int j = 0; j < parts; ++j) x[i * parts + j] = sample(c + j * n);
         }
@@ -106,12 +107,12 @@ void sample_groups_of_block(const SampledBlock<F>& given, const Taps<F>& taps, i
 template <class F, class Scheme, template <class> class Sample>
 void sample_groups(const SampledBlock<F>& block, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
                    void* panel) {
-  const auto run = [&](auto vectors) __attribute__((always_inline)) {
+  const auto run = [&](auto vectors, auto groups) __attribute__((always_inline)) {
     if constexpr (vectors % Scheme::kChannels == 0 && vectors <= kWidestBlock<F>) {
-      sample_groups_of_block<F, Scheme, Sample, vectors>(block, taps, tap_begin, tap_end, pixels, panel);
+      sample_groups_of_block<F, Scheme, Sample, vectors, groups>(block, taps, tap_begin, tap_end, pixels, panel);
     }
   };
-  by_vectors<F>(block.cb, run);
+  by_offset_groups<F, Sample>(block, run);
 }
 
 // --------------------------------------------------------------------------------------------------------- products

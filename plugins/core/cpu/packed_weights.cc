@@ -34,6 +34,13 @@ int choose_block_width(int64_t channels, int lanes, int vectors, int multiple) {
   return best;
 }
 
+// As many offset groups as fill the widest block, where whole vectors or halves of them do; else 1.
+int choose_offset_groups(const ConvolutionShape& shape, int lanes, int widest) {
+  const int64_t channels = shape.channels / shape.offset_groups;
+  const bool fill = channels < widest && widest % channels == 0 && 2 * channels >= lanes;
+  return fill && shape.channels % widest == 0 ? static_cast<int>(widest / channels) : 1;
+}
+
 // Two vectors per row use the registers best.
 int choose_vectors(int64_t outputs, int lanes) { return outputs <= lanes ? 1 : 2; }
 
@@ -56,14 +63,18 @@ ChannelPlan make_plan(const ConvolutionShape& shape, const MatrixKernels<F>& mat
   plan.outputs_per_group = shape.outputs / shape.groups;
   plan.small_group = choose_small_group(shape, lanes);
   plan.turns = ceil_div(plan.outputs_per_group, per_group);
-  plan.block_width = choose_block_width(per_offset_group, lanes, tile_kernels<F>().vectors, matrix.depth_multiple);
+  const int widest = tile_kernels<F>().vectors * lanes;
+  plan.offset_groups = plan.small_group ? 1 : choose_offset_groups(shape, lanes, widest);
+  plan.block_width = plan.offset_groups > 1 ? widest
+                                            : choose_block_width(per_offset_group, lanes, tile_kernels<F>().vectors,
+                                                                 matrix.depth_multiple);
   plan.vectors = matrix.vectors ? matrix.vectors : choose_vectors(plan.outputs_per_group, lanes);
   plan.columns = ceil_div(plan.outputs_per_group, plan.vectors * lanes);
   const int64_t most = matrix.most_values / plan.block_width;
   plan.tap_block = static_cast<int>(ceil_div(shape.taps(), ceil_div(shape.taps(), most)));
 
-  for (int64_t offset_group = 0; offset_group < shape.offset_groups; ++offset_group) {
-    const int64_t end = (offset_group + 1) * per_offset_group;
+  for (int64_t offset_group = 0; offset_group < shape.offset_groups; offset_group += plan.offset_groups) {
+    const int64_t end = (offset_group + plan.offset_groups) * per_offset_group;
     for (int64_t channel = offset_group * per_offset_group; channel < end; channel += plan.block_width) {
       ChannelPlan::Block block{
           channel, static_cast<int>(std::min<int64_t>(plan.block_width, end - channel)), offset_group, {}};

@@ -24,7 +24,7 @@ class TapPositions {
   struct Located {
     Taps<F> taps;
     int32_t low, high;                      // indices of samples on the image lie between these
-    int64_t image = -1, offset_group = -1;  // whose positions these are
+    int64_t image = -1, offset_group = -1;  // whose positions these are: the first group
   };
   // Of one tile, in the running thread's arena, but for positions that are kept.
   struct Buffers {
@@ -33,20 +33,22 @@ class TapPositions {
     F *offset_y, *offset_x, *mask;  // [pixel], where the stored type is not F
   };
 
-  // tile: room for a tile's pixels, whole vectors. kept: tiles whose positions are kept from one task to the next.
-  TapPositions(const ConvolutionShape& shape, const ConvolutionArguments& arguments, int64_t tile, int64_t kept,
-               CpuContext& context)
+  // groups: offset groups of a channel block. tile: room for a tile's pixels, whole vectors. kept: tiles whose
+  // positions are kept from one task to the next.
+  TapPositions(const ConvolutionShape& shape, const ConvolutionArguments& arguments, int64_t groups, int64_t tile,
+               int64_t kept, CpuContext& context)
       : shape_(shape),
         arguments_(arguments),
+        groups_(groups),
         tile_(tile),
-        indices_(shape.taps() * tile),
+        indices_(groups * shape.taps() * tile),
         weights_(arguments.offset.present ? 4 * indices_ : 0),
         kept_(static_cast<std::size_t>(kept)),
         kept_indices_(context, kept * indices_),
         kept_weights_(context, kept * weights_) {
     for (int64_t i = 0; i < kept; ++i) {
       kept_[static_cast<std::size_t>(i)].taps = {
-          kept_indices_.data() + i * indices_, kept_weights_.data() + i * weights_, tile_, {}, {}};
+          kept_indices_.data() + i * indices_, kept_weights_.data() + i * weights_, tile_, shape.taps() * tile, {}, {}};
     }
   }
 
@@ -58,7 +60,7 @@ class TapPositions {
   Buffers take(ThreadArena& arena, int64_t tile) const {
     Buffers b{};
     if (kept_.empty()) {
-      b.located.taps = {arena.take<int32_t>(indices_), arena.take<F>(weights_), tile_, {}, {}};
+      b.located.taps = {arena.take<int32_t>(indices_), arena.take<F>(weights_), tile_, shape_.taps() * tile_, {}, {}};
     } else {
       b.located = kept_[static_cast<std::size_t>(tile)];
     }
@@ -70,7 +72,7 @@ class TapPositions {
     if (!kept_.empty()) kept_[static_cast<std::size_t>(tile)] = b.located;
   }
 
-  // Positions of every tap for the pixels of a tile, unless they are there.
+  // Positions of every tap for the pixels of a tile, of a block's offset groups, unless they are there.
   void locate(const PixelRun& run, int64_t offset_group, Buffers& buffers) const {
     Located& b = buffers.located;
     if (b.image == run.n && b.offset_group == offset_group) return;
@@ -92,7 +94,8 @@ class TapPositions {
     const TileKernels<F>& kernels = tile_kernels<F>();
     const int64_t taps = shape_.taps(), plane = shape_.out_pixels();
     const int64_t group = run.n * shape_.offset_groups + offset_group;
-    for (int64_t tap = 0; tap < taps; ++tap) {
+    for (int64_t i = 0; i < groups_ * taps; ++i) {
+      const int64_t tap = i % taps;
       const TapGeometry<F> geometry{buffers.base_y,
                                     buffers.base_x,
                                     static_cast<int32_t>(tap / shape_.kernel_w * shape_.dilation_h),
@@ -100,18 +103,18 @@ class TapPositions {
                                     static_cast<int32_t>(shape_.height),
                                     static_cast<int32_t>(shape_.width)};
       if (!arguments_.offset.present) {
-        kernels.exact_tap(geometry, run.pixels, static_cast<int>(tap), b.taps);
+        kernels.exact_tap(geometry, run.pixels, static_cast<int>(i), b.taps);
         continue;
       }
       const auto read = [&](const TensorView& view, int64_t channel, F* buffer) {
         return values(view, channel * plane + run.first, run.pixels, buffer);
       };
-      if (tap + kTapsAhead < taps) fetch(run, group * taps + tap + kTapsAhead);
-      const F* mask = arguments_.mask.present ? read(arguments_.mask, group * taps + tap, buffers.mask) : nullptr;
+      if (i + kTapsAhead < groups_ * taps) fetch(run, group * taps + i + kTapsAhead);
+      const F* mask = arguments_.mask.present ? read(arguments_.mask, group * taps + i, buffers.mask) : nullptr;
       if (mask && arguments_.quantization) mask = finite_or_zero(mask, run.pixels, buffers.mask);
-      kernels.bilinear_tap(geometry, read(arguments_.offset, 2 * (group * taps + tap), buffers.offset_y),
-                           read(arguments_.offset, 2 * (group * taps + tap) + 1, buffers.offset_x), mask, run.pixels,
-                           static_cast<int>(tap), b.taps);
+      kernels.bilinear_tap(geometry, read(arguments_.offset, 2 * (group * taps + i), buffers.offset_y),
+                           read(arguments_.offset, 2 * (group * taps + i) + 1, buffers.offset_x), mask, run.pixels,
+                           static_cast<int>(i), b.taps);
     }
     b.low = *std::min_element(b.taps.low, b.taps.low + kMostLanes);
     b.high = *std::max_element(b.taps.high, b.taps.high + kMostLanes);
@@ -148,7 +151,8 @@ class TapPositions {
 
   const ConvolutionShape& shape_;
   const ConvolutionArguments& arguments_;
-  const int64_t tile_, indices_, weights_;  // elements of Taps
+  const int64_t groups_, tile_;
+  const int64_t indices_, weights_;  // elements of Taps
   std::vector<Located> kept_;
   ScratchBuffer<int32_t> kept_indices_;
   ScratchBuffer<F> kept_weights_;

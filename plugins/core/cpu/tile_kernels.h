@@ -20,12 +20,13 @@ namespace deploydcn::cpu {
 
 constexpr int kMostLanes = 16;  // of any vector
 
-// Where the taps of a tile sample: [tap][stride].
+// Where the taps of a tile sample: [offset group][tap][stride], of the offset groups of a channel block.
 template <class F>
 struct Taps {
-  int32_t* index;  // pixel of a blocked image: the first corner
-  F* weights;      // [tap][stride][4]: corners (0,0) (0,1) (1,0) (1,1), times the mask; exact samples have none
-  int64_t stride;  // pixels of a tile, rounded up to whole vectors
+  int32_t* index;        // pixel of a blocked image: the first corner
+  F* weights;            // [...][4]: corners (0,0) (0,1) (1,0) (1,1), times the mask; exact samples have none
+  int64_t stride;        // pixels of a tile, rounded up to whole vectors
+  int64_t group_stride;  // from one offset group to the next
   int32_t low[kMostLanes], high[kMostLanes];  // smallest and largest index of a sample on the image, lane by lane
 };
 
@@ -35,7 +36,8 @@ struct SampledBlock {
   const F* image;  // blocked
   int64_t row;     // elements per row: (W + 2) * CB
   int cb;
-  F low, high;  // whole numbers: samples that are rounded stay within these, and NaN becomes 0
+  int offset_groups;  // as many channels each: whole vectors, or halves
+  F low, high;        // whole numbers: samples that are rounded stay within these, and NaN becomes 0
 };
 
 template <class F>
@@ -166,8 +168,8 @@ struct TileKernels {
   void (*block_pixels)(const F* in, int64_t plane_stride, int channels, const F* scale, int64_t first, int64_t count,
                        int64_t width, F* image, int cb);
 
-  // Positions of one tap, offsets in pixels; mask may be null. NaN, infinite and outside positions become the outside
-  // pixel.
+  // Positions of one tap, the number `tap` of all offset groups', offsets in pixels; mask may be null. NaN, infinite
+  // and outside positions become the outside pixel.
   void (*bilinear_tap)(const TapGeometry<F>& geometry, const F* offset_y, const F* offset_x, const F* mask,
                        int64_t pixels, int tap, Taps<F>& taps);
   // The same without offsets; weights are not written.

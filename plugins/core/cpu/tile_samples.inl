@@ -173,6 +173,42 @@ struct Exact {
   inline __attribute__((always_inline)) Vector<F> operator()(int c) const { return load<F>(pixel + c); }
 };
 
+// The samples of a pixel and a tap, a vector of channels at a time, of a block of kGroups offset groups.
+template <class F, template <class> class Sample, int kWidth, int kGroups>
+struct BlockSamples {
+  static constexpr int n = Simd<F>::kLanes, kGroup = kWidth / kGroups;  // channels
+  static_assert(2 * kGroup >= n);
+  const SampledBlock<F>& block;
+  const int32_t* index;
+  const F* weights;
+  int64_t group_stride;
+  inline __attribute__((always_inline)) BlockSamples(const SampledBlock<F>& of, const int32_t* i, const F* w,
+                                                     int64_t stride)
+      : block(of), index(i), weights(w), group_stride(stride) {}
+  inline __attribute__((always_inline)) Vector<F> operator()(int c) const {
+    const Vector<F> first = of_group(c / kGroup)(c);
+    if constexpr (kGroup >= n) return first;
+    return join(first, of_group(c / kGroup + 1)(c), typename MakeIndices<n>::type());
+  }
+
+ private:
+  inline __attribute__((always_inline)) Sample<F> of_group(int group) const {
+    return Sample<F>(block, index[group * group_stride], weights + Sample<F>::kWeights * group * group_stride);
+  }
+  template <int... I>
+  static inline __attribute__((always_inline)) Vector<F> join(Vector<F> low, Vector<F> high, Indices<I...>) {
+    return shuffle<F, (I < n / 2 ? I : n + I)...>(low, high);
+  }
+};
+template <class F, template <class> class Sample, int kWidth>
+struct BlockSamples<F, Sample, kWidth, 1> {
+  const Sample<F> sample;
+  inline __attribute__((always_inline)) BlockSamples(const SampledBlock<F>& block, const int32_t* index,
+                                                     const F* weights, int64_t)
+      : sample(block, *index, weights) {}
+  inline __attribute__((always_inline)) Vector<F> operator()(int c) const { return sample(c); }
+};
+
 // Vectors of the widest block: those of 256 bytes, so that four weights serve many channels.
 template <class F>
 constexpr int kWidestBlock = DEPLOYDCN_VECTOR_BYTES >= 32 ? 256 / DEPLOYDCN_VECTOR_BYTES : 8;
@@ -194,19 +230,36 @@ inline __attribute__((always_inline)) void by_vectors(int cb, const Run& run) {
   }
 }
 
+// Calls run(Number<N>(), Number<G>()), G offset groups of a block of N vectors.
+template <class F, template <class> class Sample, class Run>
+inline __attribute__((always_inline)) void by_offset_groups(const SampledBlock<F>& block, const Run& run) {
+  const auto run_groups = [&](auto groups) __attribute__((always_inline)) {
+    constexpr int vectors = kWidestBlock<F>;
+    if constexpr (groups <= 2 * vectors && Sample<F>::kWeights > 0) run(Number<vectors>(), groups);
+  };
+  switch (block.offset_groups) {
+    case 1:
+      return by_vectors<F>(block.cb, [&](auto vectors) __attribute__((always_inline)) { run(vectors, Number<1>()); });
+    case 2: return run_groups(Number<2>());
+    case 4: return run_groups(Number<4>());
+    case 8: return run_groups(Number<8>());
+    default: return run_groups(Number<16>());
+  }
+}
+
 // Panel: where the samples of a pixel go, kVectors vectors at a time (RowPanel, TilePanel).
-template <class F, template <class> class Sample, class Panel, int kVectors>
+template <class F, template <class> class Sample, class Panel, int kVectors, int kGroups>
 void sample_block(const SampledBlock<F>& given, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
                   void* panel) {
   constexpr int n = Simd<F>::kLanes, cb = kVectors * n;
   // A copy that no store can change.
-  const SampledBlock<F> block{given.image, given.row, cb, given.low, given.high};
+  const SampledBlock<F> block{given.image, given.row, cb, kGroups, given.low, given.high};
   for (int64_t p = 0; p < pixels; ++p) {
     const int32_t* index = taps.index + tap_begin * taps.stride + p;
     const F* weights = taps.weights + Sample<F>::kWeights * (tap_begin * taps.stride + p);
     Panel out(panel, p, (tap_end - tap_begin) * cb);
     for (int t = tap_begin; t < tap_end; ++t) {
-      const Sample<F> sample(block, *index, weights);
+      const BlockSamples<F, Sample, cb, kGroups> sample(block, index, weights, taps.group_stride);
 #pragma GCC unroll 8
       for (int c = 0; c < cb; c += Panel::kVectors * n) {
         Vector<F> values[Panel::kVectors];
@@ -222,12 +275,12 @@ void sample_block(const SampledBlock<F>& given, const Taps<F>& taps, int tap_beg
 template <class F, template <class> class Sample, class Panel>
 void sample(const SampledBlock<F>& block, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
             void* panel) {
-  const auto run = [&](auto vectors) __attribute__((always_inline)) {
+  const auto run = [&](auto vectors, auto groups) __attribute__((always_inline)) {
     if constexpr (vectors % Panel::kVectors == 0 && vectors <= kWidestBlock<F>) {
-      sample_block<F, Sample, Panel, vectors>(block, taps, tap_begin, tap_end, pixels, panel);
+      sample_block<F, Sample, Panel, vectors, groups>(block, taps, tap_begin, tap_end, pixels, panel);
     }
   };
-  by_vectors<F>(block.cb, run);
+  by_offset_groups<F, Sample>(block, run);
 }
 
 }  // namespace

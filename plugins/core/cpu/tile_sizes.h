@@ -77,7 +77,7 @@ PixelTiles choose_tiles(const ConvolutionShape& shape, const PackedWeights<F>& w
     unit = kernels.lanes;
     most = kSmallGroupPixels;
   }
-  most = std::min(most, kTapBytes / (shape.taps() * (4 * bytes + 4)));
+  most = std::min(most, kTapBytes / (shape.taps() * plan.offset_groups * (4 * bytes + 4)));
   most = std::max(most / unit * unit, round_up(kernels.lanes, unit));
   int64_t count = ceil_div(pixels, most);
   const auto uneven = [&] { return images * count % processors() != 0; };

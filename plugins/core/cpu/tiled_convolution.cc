@@ -36,7 +36,7 @@ class Convolution {
         tile_(round_up(tiles_.largest(), kernels_.lanes)),
         shares_(choose_shares(plan_, part_.images * tiles_.count())),
         image_(shape, plan_, arguments, weights.channel_scale(), part_, context),
-        positions_(shape, arguments, tile_, choose_kept<F>(shape, plan_, part_, tiles_), context),
+        positions_(shape, arguments, plan_.offset_groups, tile_, choose_kept<F>(shape, plan_, part_, tiles_), context),
         bias_(context, arranged_bias_count(shape, plan_, row_)) {}
 
   // Returns false where sums were not finite and the products are for finite values only.
@@ -146,7 +146,7 @@ class Convolution {
   // A block, of which everything is there that the positions located last read.
   SampledBlock<F> sampled_block(int64_t n, int64_t b, const Workspace& w) {
     image_.need(n, b, w.positions.located.low, w.positions.located.high, w.chunk);
-    SampledBlock<F> block{image_.block(n, b), image_.row(), plan_.block_width, F{0}, F{0}};
+    SampledBlock<F> block{image_.block(n, b), image_.row(), plan_.block_width, plan_.offset_groups, F{0}, F{0}};
     if (arguments_.quantization) {
       block.low = static_cast<F>(lowest_of(arguments_.input.dtype) - arguments_.quantization->input_zero);
       block.high = static_cast<F>(highest_of(arguments_.input.dtype) - arguments_.quantization->input_zero);

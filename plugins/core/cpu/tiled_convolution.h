@@ -81,12 +81,13 @@ struct ChannelPlan {
   struct Block {
     int64_t channel;
     int channels;
-    int64_t offset_group;
+    int64_t offset_group;           // the first
     std::vector<Segment> segments;  // empty for small groups
   };
-  int block_width;  // CB: channels per block, a multiple of the vector lanes
-  int vectors;      // vectors per accumulator row
-  int tap_block;    // taps sampled at a time
+  int block_width;    // CB: channels per block, a multiple of the vector lanes
+  int offset_groups;  // per block: 1, or as many as fill it
+  int vectors;        // vectors per accumulator row
+  int tap_block;      // taps sampled at a time
   // Channels of a group so small that products of matrices would leave most of their vectors empty: sums of outputs
   // stay in the lanes of the group's channels. 1 is a depthwise convolution; 0: groups are not small.
   int small_group;
