@@ -29,8 +29,8 @@ class TapPositions {
   // Of one tile, in the running thread's arena, but for positions that are kept.
   struct Buffers {
     Located located;
-    int32_t *base_y, *base_x;       // [pixel]
-    F *offset_y, *offset_x, *mask;  // [pixel], where the stored type is not F
+    int32_t *base_y, *base_x;  // [pixel]
+    F *offset, *mask;          // of one tap, [y, x][pixel] and [pixel], where the stored type is not F
   };
 
   // groups: offset groups of a channel block. tile: room for a tile's pixels, whole vectors. kept: tiles whose
@@ -54,7 +54,8 @@ class TapPositions {
 
   std::size_t bytes() const {
     return ThreadArena::bytes_for<int32_t>(indices_) + ThreadArena::bytes_for<F>(weights_) +
-           2 * ThreadArena::bytes_for<int32_t>(tile_) + 3 * ThreadArena::bytes_for<F>(tile_);
+           2 * ThreadArena::bytes_for<int32_t>(tile_) + ThreadArena::bytes_for<F>(2 * tile_) +
+           ThreadArena::bytes_for<F>(tile_);
   }
   // tile: which of those that are kept, if any are.
   Buffers take(ThreadArena& arena, int64_t tile) const {
@@ -65,7 +66,8 @@ class TapPositions {
       b.located = kept_[static_cast<std::size_t>(tile)];
     }
     for (int32_t** base : {&b.base_y, &b.base_x}) *base = arena.take<int32_t>(tile_);
-    for (F** values : {&b.offset_y, &b.offset_x, &b.mask}) *values = arena.take<F>(tile_);
+    b.offset = arena.take<F>(2 * tile_);
+    b.mask = arena.take<F>(tile_);
     return b;
   }
   void keep(int64_t tile, const Buffers& b) {
@@ -91,62 +93,50 @@ class TapPositions {
     }
     std::fill_n(b.taps.low, kMostLanes, INT32_MAX);
     std::fill_n(b.taps.high, kMostLanes, -1);
-    const TileKernels<F>& kernels = tile_kernels<F>();
-    const int64_t taps = shape_.taps(), plane = shape_.out_pixels();
-    const int64_t group = run.n * shape_.offset_groups + offset_group;
-    for (int64_t i = 0; i < groups_ * taps; ++i) {
-      const int64_t tap = i % taps;
-      const TapGeometry<F> geometry{buffers.base_y,
-                                    buffers.base_x,
-                                    static_cast<int32_t>(tap / shape_.kernel_w * shape_.dilation_h),
-                                    static_cast<int32_t>(tap % shape_.kernel_w * shape_.dilation_w),
-                                    static_cast<int32_t>(shape_.height),
-                                    static_cast<int32_t>(shape_.width)};
-      if (!arguments_.offset.present) {
-        kernels.exact_tap(geometry, run.pixels, static_cast<int>(i), b.taps);
-        continue;
-      }
-      const auto read = [&](const TensorView& view, int64_t channel, F* buffer) {
-        return values(view, channel * plane + run.first, run.pixels, buffer);
-      };
-      if (i + kTapsAhead < groups_ * taps) fetch(run, group * taps + i + kTapsAhead);
-      const F* mask = arguments_.mask.present ? read(arguments_.mask, group * taps + i, buffers.mask) : nullptr;
-      if (mask && arguments_.quantization) mask = finite_or_zero(mask, run.pixels, buffers.mask);
-      kernels.bilinear_tap(geometry, read(arguments_.offset, 2 * (group * taps + i), buffers.offset_y),
-                           read(arguments_.offset, 2 * (group * taps + i) + 1, buffers.offset_x), mask, run.pixels,
-                           static_cast<int>(i), b.taps);
+    const TapGeometry<F> geometry{buffers.base_y,
+                                  buffers.base_x,
+                                  static_cast<int32_t>(shape_.taps()),
+                                  static_cast<int32_t>(shape_.kernel_w),
+                                  static_cast<int32_t>(shape_.dilation_h),
+                                  static_cast<int32_t>(shape_.dilation_w),
+                                  static_cast<int32_t>(shape_.height),
+                                  static_cast<int32_t>(shape_.width)};
+    if (arguments_.offset.present) {
+      locate_samples(geometry, run, (run.n * shape_.offset_groups + offset_group) * shape_.taps(), buffers);
+    } else {
+      tile_kernels<F>().exact_taps(geometry, run.pixels, b.taps);
     }
     b.low = *std::min_element(b.taps.low, b.taps.low + kMostLanes);
     b.high = *std::max_element(b.taps.high, b.taps.high + kMostLanes);
   }
 
  private:
-  static constexpr int64_t kTapsAhead = 2;  // whose offsets are fetched
-
-  // A run of `count` stored values as F: in place where the stored type is F already.
-  static const F* values(const TensorView& view, int64_t begin, int64_t count, F* buffer) {
-    if (stored_as<F>(view)) return static_cast<const F*>(view.data) + begin;
-    load_as<F>(view.data, view.dtype, begin, count, buffer);
-    return buffer;
-  }
-
-  static const F* finite_or_zero(const F* values, int64_t count, F* out) {
-    for (int64_t i = 0; i < count; ++i) out[i] = std::isfinite(values[i]) ? values[i] : F{0};
-    return out;
-  }
-
-  // Fetches what a tap's positions are computed from: a short run of each plane, which the processor does not foresee.
-  // Inline: GCC leaves out calls of a function that does nothing else.
-  __attribute__((always_inline)) void fetch(const PixelRun& run, int64_t tap) const {
-    constexpr int64_t line = 64 / sizeof(F);
-    if (!stored_as<F>(arguments_.offset)) return;
-    const auto fetch = [&](const TensorView& view, int64_t channel) {
-      const F* from = static_cast<const F*>(view.data) + channel * shape_.out_pixels() + run.first;
-      for (int64_t p = 0; p < run.pixels; p += line) __builtin_prefetch(from + p);
+  // tap: the first of the offset groups', counted over the whole batch.
+  void locate_samples(const TapGeometry<F>& geometry, const PixelRun& run, int64_t tap, Buffers& b) const {
+    const TileKernels<F>& kernels = tile_kernels<F>();
+    const TensorView &offset = arguments_.offset, &mask = arguments_.mask;
+    const int64_t plane = shape_.out_pixels(), count = groups_ * shape_.taps();
+    if (stored_as<F>(offset) && (!mask.present || (stored_as<F>(mask) && !arguments_.quantization))) {
+      const auto in_place = [&](const TensorView& view, int64_t channel) {
+        return static_cast<const F*>(view.data) + channel * plane + run.first;
+      };
+      return kernels.bilinear_taps(geometry, in_place(offset, 2 * tap), mask.present ? in_place(mask, tap) : nullptr,
+                                   plane, run.pixels, 0, static_cast<int>(count), b.located.taps);
+    }
+    const auto convert = [&](const TensorView& view, int64_t channel, F* to) {
+      load_as<F>(view.data, view.dtype, channel * plane + run.first, run.pixels, to);
     };
-    fetch(arguments_.offset, 2 * tap);
-    fetch(arguments_.offset, 2 * tap + 1);
-    if (arguments_.mask.present) fetch(arguments_.mask, tap);
+    for (int64_t i = 0; i < count; ++i) {
+      for (int64_t axis = 0; axis < 2; ++axis) convert(offset, 2 * (tap + i) + axis, b.offset + axis * tile_);
+      if (mask.present) convert(mask, tap + i, b.mask);
+      if (arguments_.quantization) replace_infinite(b.mask, mask.present ? run.pixels : 0);
+      kernels.bilinear_taps(geometry, b.offset, mask.present ? b.mask : nullptr, tile_, run.pixels, static_cast<int>(i),
+                            1, b.located.taps);
+    }
+  }
+
+  static void replace_infinite(F* values, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) values[i] = std::isfinite(values[i]) ? values[i] : F{0};
   }
 
   const ConvolutionShape& shape_;

@@ -44,7 +44,8 @@ template <class F>
 struct TapGeometry {
   const int32_t* base_y;  // [pixel] row of tap (0, 0) before padding is removed: oh * stride_h - pad_top
   const int32_t* base_x;
-  int32_t tap_y, tap_x;  // i * dilation_h, j * dilation_w
+  int32_t taps, kernel_w;          // of the window
+  int32_t dilation_h, dilation_w;  // row of tap t: base_y + t / kernel_w * dilation_h
   int32_t height, width;
 };
 
@@ -168,12 +169,13 @@ struct TileKernels {
   void (*block_pixels)(const F* in, int64_t plane_stride, int channels, const F* scale, int64_t first, int64_t count,
                        int64_t width, F* image, int cb);
 
-  // Positions of one tap, the number `tap` of all offset groups', offsets in pixels; mask may be null. NaN, infinite
-  // and outside positions become the outside pixel.
-  void (*bilinear_tap)(const TapGeometry<F>& geometry, const F* offset_y, const F* offset_x, const F* mask,
-                       int64_t pixels, int tap, Taps<F>& taps);
-  // The same without offsets; weights are not written.
-  void (*exact_tap)(const TapGeometry<F>& geometry, int64_t pixels, int tap, Taps<F>& taps);
+  // Positions of taps [first, first + count) of all offset groups. offset, in pixels, and mask, which may be null: rows
+  // (y, x of the first tap, y, x of the next, ...; one per tap) that lie `plane` apart. NaN, infinite and outside
+  // positions become the outside pixel.
+  void (*bilinear_taps)(const TapGeometry<F>& geometry, const F* offset, const F* mask, int64_t plane, int64_t pixels,
+                        int first, int count, Taps<F>& taps);
+  // The same without offsets, of all taps; weights are not written.
+  void (*exact_taps)(const TapGeometry<F>& geometry, int64_t pixels, Taps<F>& taps);
 
   // By fused multiply-add: of samples as they are, and rounded to whole numbers.
   MatrixKernels<F> fused, rounded;

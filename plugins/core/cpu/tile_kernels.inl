@@ -5,7 +5,7 @@
 // with other files could otherwise end up compiled for an instruction set the machine lacks. A test inspects the
 // objects.
 //
-// Accuracy: sums in F in the order tap, channel; positions are exact (see bilinear_tap).
+// Accuracy: sums in F in the order tap, channel; positions are exact (see bilinear_taps).
 
 #include "core/cpu/bfloat16.inl"
 #include "core/cpu/combined_products.inl"
@@ -34,8 +34,8 @@ constexpr TileKernels<F> kTable = {
     kWidestBlock<F>,
     DEPLOYDCN_MAX_ROWS,
     block_pixels<F>,
-    bilinear_tap<F>,
-    exact_tap<F>,
+    bilinear_taps<F>,
+    exact_taps<F>,
     kFused<F, Bilinear>,
     kFused<F, Rounded>,
     {kFast<F>, kSecond<F>},

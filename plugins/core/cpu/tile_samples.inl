@@ -59,60 +59,75 @@ inline __attribute__((always_inline)) Vector<F> within(Vector<F> x, F limit) {
 
 // Writes whole vectors of pixels.
 template <class F>
-void bilinear_tap(const TapGeometry<F>& given, const F* offset_y, const F* offset_x, const F* mask, int64_t pixels,
-                  int tap, Taps<F>& taps) {
-  constexpr int n = Simd<F>::kLanes;
+void bilinear_taps(const TapGeometry<F>& given, const F* offset, const F* mask, int64_t plane, int64_t pixels,
+                   int first, int count, Taps<F>& taps) {
+  constexpr int n = Simd<F>::kLanes, ahead = 2;  // taps whose offsets are fetched: runs too short to be foreseen
   static_assert(n <= kMostLanes);
   constexpr F limit = static_cast<F>(1 << 30);  // |base| < 2^29 and H, W < 2^29: beyond this every sample is outside
   const Vector<F> zero{};
   const TapGeometry<F> geometry = given;  // a copy that no store can change
   const int32_t row = geometry.width + 2;
-  int32_t* index = taps.index + tap * taps.stride;
-  F* weights = taps.weights + 4 * tap * taps.stride;
   Integers<F> low = load_integers<F>(taps.low), high = load_integers<F>(taps.high);
-  for (int64_t p = 0; p < pixels; p += n) {
-    const int64_t count = pixels - p;
-    const auto read = [&](const F* from) __attribute__((always_inline)) {
-      return count >= n ? load<F>(from + p) : load_some<F>(from + p, count);
-    };
-    Vector<F> y = read(offset_y), x = read(offset_x), m = mask ? read(mask) : zero + 1;
-    y = within<F>(y, limit);
-    x = within<F>(x, limit);
-    const Integers<F> floor_y = floor_of<F>(y), floor_x = floor_of<F>(x);
-    const Vector<F> low_y = y - __builtin_convertvector(floor_y, Vector<F>),
-                    low_x = x - __builtin_convertvector(floor_x, Vector<F>);
-    const Integers<F> iy = floor_y + load_integers<F>(geometry.base_y + p) + geometry.tap_y;
-    const Integers<F> ix = floor_x + load_integers<F>(geometry.base_x + p) + geometry.tap_x;
-    // Rows and columns before the image are reached by fractions; true is -1.
-    const Integers<F> inside =
-        (iy - (low_y > zero) >= 0) & (iy < geometry.height) & (ix - (low_x > zero) >= 0) & (ix < geometry.width);
-    m = inside ? m : zero;
-    // Selected before they are multiplied: positions outside may be too far for the product.
-    const Integers<F> safe_y = inside ? iy + 1 : Integers<F>{} - 1, safe_x = inside ? ix + 1 : Integers<F>{};
-    const Integers<F> place = safe_y * row + safe_x;
-    low = (inside & (place < low)) ? place : low;
-    high = place > high ? place : high;
-    store_integers<F>(place, index + p);
-    const Vector<F> bottom = low_y * m, top = (1 - low_y) * m;
-    const Vector<F> corners[4] = {top * (1 - low_x), top * low_x, bottom * (1 - low_x), bottom * low_x};
-    store_weights<F>(corners, weights + 4 * p, typename MakeIndices<n>::type());
+  for (int i = 0; i < count; ++i) {
+    const int32_t tap = (first + i) % geometry.taps;
+    const int32_t tap_y = tap / geometry.kernel_w * geometry.dilation_h;
+    const int32_t tap_x = tap % geometry.kernel_w * geometry.dilation_w;
+    const F *offset_y = offset + 2 * i * plane, *offset_x = offset_y + plane,
+            *tap_mask = mask ? mask + i * plane : mask;
+    const int64_t later = i + ahead < count ? ahead * plane : 0;
+    int32_t* index = taps.index + (first + i) * taps.stride;
+    F* weights = taps.weights + 4 * (first + i) * taps.stride;
+    for (int64_t p = 0; p < pixels; p += n) {
+      const int64_t left = pixels - p;
+      const auto read = [&](const F* from) __attribute__((always_inline)) {
+        return left >= n ? load<F>(from + p) : load_some<F>(from + p, left);
+      };
+      __builtin_prefetch(offset_y + 2 * later + p);
+      __builtin_prefetch(offset_x + 2 * later + p);
+      if (mask) __builtin_prefetch(tap_mask + later + p);
+      Vector<F> y = read(offset_y), x = read(offset_x), m = mask ? read(tap_mask) : zero + 1;
+      y = within<F>(y, limit);
+      x = within<F>(x, limit);
+      const Integers<F> floor_y = floor_of<F>(y), floor_x = floor_of<F>(x);
+      const Vector<F> low_y = y - __builtin_convertvector(floor_y, Vector<F>),
+                      low_x = x - __builtin_convertvector(floor_x, Vector<F>);
+      const Integers<F> iy = floor_y + load_integers<F>(geometry.base_y + p) + tap_y;
+      const Integers<F> ix = floor_x + load_integers<F>(geometry.base_x + p) + tap_x;
+      // Rows and columns before the image are reached by fractions; true is -1.
+      const Integers<F> inside =
+          (iy - (low_y > zero) >= 0) & (iy < geometry.height) & (ix - (low_x > zero) >= 0) & (ix < geometry.width);
+      m = inside ? m : zero;
+      // Selected before they are multiplied: positions outside may be too far for the product.
+      const Integers<F> safe_y = inside ? iy + 1 : Integers<F>{} - 1, safe_x = inside ? ix + 1 : Integers<F>{};
+      const Integers<F> place = safe_y * row + safe_x;
+      low = (inside & (place < low)) ? place : low;
+      high = place > high ? place : high;
+      store_integers<F>(place, index + p);
+      const Vector<F> bottom = low_y * m, top = (1 - low_y) * m;
+      const Vector<F> corners[4] = {top * (1 - low_x), top * low_x, bottom * (1 - low_x), bottom * low_x};
+      store_weights<F>(corners, weights + 4 * p, typename MakeIndices<n>::type());
+    }
   }
   store_integers<F>(low, taps.low);
   store_integers<F>(high, taps.high);
 }
 
 template <class F>
-void exact_tap(const TapGeometry<F>& geometry, int64_t pixels, int tap, Taps<F>& taps) {
-  int32_t* __restrict index = taps.index + tap * taps.stride;
+void exact_taps(const TapGeometry<F>& geometry, int64_t pixels, Taps<F>& taps) {
   const int32_t row = geometry.width + 2;
   int32_t low = taps.low[0], high = taps.high[0];
-  for (int64_t p = 0; p < pixels; ++p) {
-    const int32_t y = geometry.base_y[p] + geometry.tap_y, x = geometry.base_x[p] + geometry.tap_x;
-    const bool inside = (y >= 0) & (y < geometry.height) & (x >= 0) & (x < geometry.width);
-    const int32_t place = inside ? (y + 1) * row + x + 1 : -row;
-    low = inside & (place < low) ? place : low;
-    high = place > high ? place : high;
-    index[p] = place;
+  for (int32_t tap = 0; tap < geometry.taps; ++tap) {
+    const int32_t tap_y = tap / geometry.kernel_w * geometry.dilation_h;
+    const int32_t tap_x = tap % geometry.kernel_w * geometry.dilation_w;
+    int32_t* __restrict index = taps.index + tap * taps.stride;
+    for (int64_t p = 0; p < pixels; ++p) {
+      const int32_t y = geometry.base_y[p] + tap_y, x = geometry.base_x[p] + tap_x;
+      const bool inside = (y >= 0) & (y < geometry.height) & (x >= 0) & (x < geometry.width);
+      const int32_t place = inside ? (y + 1) * row + x + 1 : -row;
+      low = inside & (place < low) ? place : low;
+      high = place > high ? place : high;
+      index[p] = place;
+    }
   }
   taps.low[0] = low;
   taps.high[0] = high;
