@@ -3,7 +3,7 @@
 // the sums of the products once over all channels, as they are finished. Part of tile_kernels.inl.
 //
 // Consecutive pixels make a group. A part of a block's channels is every second or every fourth vector, so that a
-// vector of each lies side by side; a part of a row of outputs is two vectors.
+// vector of each lies side by side; a part of a row of outputs is two vectors, in the last row one.
 //
 // Accuracy: of random numbers sqrt(2) times (Strassen) and twice (HopcroftKerr) the usual rounding error, relative to
 // the largest of a few outputs and pixels, not to each. A value that is not finite spoils its partners, which the
@@ -26,7 +26,7 @@ constexpr int64_t kPartRow = kPanelRow<F> / Scheme::kChannels;
 template <class F, class Scheme>
 constexpr int64_t kGroupRow = Scheme::kProducts * kPartRow<F, Scheme>;
 
-constexpr int kPartVectors = 2;  // of outputs
+constexpr int kPartVectors = 2;  // of outputs, at most
 
 template <class Scheme>
 inline int64_t groups_of(int64_t pixels) {
@@ -138,14 +138,14 @@ int64_t pack_combined(const F* weights, int64_t depth, int row, void* out) {
   return Scheme::kProducts * size * static_cast<int64_t>(sizeof(F));
 }
 
-template <class F, class Scheme>
-void multiply_combined(const Product<F>& product) {
-  constexpr int row = kPartVectors * Simd<F>::kLanes, outputs = Scheme::kOutputs;
+template <class F, class Scheme, int kVectors>
+void multiply_parts(const Product<F>& product) {
+  constexpr int row = kVectors * Simd<F>::kLanes, outputs = Scheme::kOutputs;
   const int64_t groups = groups_of<Scheme>(product.pixels);
   Product<F> part = product;
   part.pixels = groups;
   part.depth = product.depth / Scheme::kChannels;
-  part.vectors = kPartVectors;
+  part.vectors = kVectors;
   for (int i = 0; i < Scheme::kProducts; ++i) {
     part.panel = static_cast<const F*>(product.panel) + i * kPartRow<F, Scheme>;
     part.weight = static_cast<const F*>(product.weight) + i * part.depth * row;
@@ -155,16 +155,21 @@ void multiply_combined(const Product<F>& product) {
     // The first products fetch a part of the output each.
     const bool fetches = product.out && i < Scheme::kPixels * outputs && left > 0;
     part.out = fetches ? product.out + i % outputs * row * product.out_stride + i / outputs * groups : nullptr;
-    multiply_strips<F, kPartVectors, kPartVectors, kGroupRow<F, Scheme>>(part);
+    multiply_strips<F, kVectors, kVectors, kGroupRow<F, Scheme>>(part);
   }
+}
+template <class F, class Scheme>
+void multiply_combined(const Product<F>& product) {
+  product.vectors == Scheme::kOutputs ? multiply_parts<F, Scheme, 1>(product)
+                                      : multiply_parts<F, Scheme, kPartVectors>(product);
 }
 
 // ------------------------------------------------------------------------------------------------------------- sums
 // [product][group][part of the outputs].
-template <class F, class Scheme>
+template <class F, class Scheme, int kVectors>
 struct GroupSums {
   static constexpr int kPixels = Scheme::kPixels, kLanes = Simd<F>::kLanes;
-  static constexpr int kRow = kPartVectors * kLanes;
+  static constexpr int kRow = kVectors * kLanes;
   static_assert(kPixels <= 4 && Scheme::kOutputs == 2);  // which the switches below count to
   using Group = Vector<F>[kPixels];
 
@@ -213,9 +218,14 @@ struct GroupSums {
   }
 };
 template <class F, class Scheme>
-bool finish_combined(const F* sums, int64_t, int64_t pixels, int channels, const Finishing<F>& finishing, F* out,
+bool finish_combined(const F* sums, int64_t row, int64_t pixels, int channels, const Finishing<F>& finishing, F* out,
                      int64_t plane_stride) {
-  const GroupSums<F, Scheme> read{sums, groups_of<Scheme>(pixels)};
+  const int64_t groups = groups_of<Scheme>(pixels);
+  if (row == Scheme::kOutputs * Simd<F>::kLanes) {
+    const GroupSums<F, Scheme, 1> read{sums, groups};
+    return finish_sums<F, true, true>(read, pixels, channels, finishing, out, plane_stride);
+  }
+  const GroupSums<F, Scheme, kPartVectors> read{sums, groups};
   return finish_sums<F, true, true>(read, pixels, channels, finishing, out, plane_stride);
 }
 
@@ -232,6 +242,7 @@ constexpr MatrixKernels<F> kCombined = {
     Scheme::kChannels * Simd<F>::kLanes,
     true,
     kPartVectors * Scheme::kOutputs,
+    Scheme::kOutputs,
     kPercent / 100.0,
     kMostOutputs,
     4 * Scheme::kProducts / (Scheme::kPixels * Scheme::kOutputs),

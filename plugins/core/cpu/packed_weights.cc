@@ -70,6 +70,10 @@ ChannelPlan make_plan(const ConvolutionShape& shape, const MatrixKernels<F>& mat
                                                                  matrix.depth_multiple);
   plan.vectors = matrix.vectors ? matrix.vectors : choose_vectors(plan.outputs_per_group, lanes);
   plan.columns = ceil_div(plan.outputs_per_group, plan.vectors * lanes);
+  const int64_t last_outputs = plan.outputs_per_group - (plan.columns - 1) * plan.vectors * lanes;
+  plan.last_vectors = matrix.last_multiple
+                          ? static_cast<int>(round_up(ceil_div(last_outputs, lanes), matrix.last_multiple))
+                          : plan.vectors;
   const int64_t most = matrix.most_values / plan.block_width;
   plan.tap_block = static_cast<int>(ceil_div(shape.taps(), ceil_div(shape.taps(), most)));
 
@@ -102,8 +106,8 @@ double cost_of(const ConvolutionShape& shape, const ChannelPlan& plan, const Mat
     if (block.segments.size() != 1) return never;
   }
   if (plan.tap_block * plan.block_width < matrix.fewest_values || shape.outputs > matrix.most_outputs) return never;
-  const int64_t row = plan.vectors * tile_kernels<F>().lanes;
-  const int64_t multiplied = static_cast<int64_t>(plan.blocks.size()) * plan.block_width * plan.columns * row;
+  const int64_t outputs = ((plan.columns - 1) * plan.vectors + plan.last_vectors) * tile_kernels<F>().lanes;
+  const int64_t multiplied = static_cast<int64_t>(plan.blocks.size()) * plan.block_width * outputs;
   return static_cast<double>(multiplied) /
          (matrix.speed * static_cast<double>(shape.channels * plan.outputs_per_group));
 }
@@ -240,7 +244,7 @@ void PackedWeights<F>::balance_weights(const ConvolutionShape& shape, F* weight)
 template <class F>
 void PackedWeights<F>::pack_matrix(const ConvolutionShape& shape, const F* weight) {
   const int64_t taps = shape.taps(), per_group = shape.channels / shape.groups;
-  const int row = plan_.vectors * tile_kernels<F>().lanes;
+  const int lanes = tile_kernels<F>().lanes;
   std::vector<F> rows;  // of one product
   for (const ChannelPlan::Block& block : plan_.blocks) {
     for (int64_t tap_begin = 0; tap_begin < taps; tap_begin += plan_.tap_block) {
@@ -248,11 +252,12 @@ void PackedWeights<F>::pack_matrix(const ConvolutionShape& shape, const F* weigh
       for (const ChannelPlan::Segment& segment : block.segments) {
         const int64_t depth = matrix_->whole_blocks ? plan_.block_width : segment.depth;
         for (int64_t column = 0; column < plan_.columns; ++column) {
+          const int row = plan_.vectors_of(column) * lanes;
           rows.clear();
           for (int64_t tap = tap_begin; tap < tap_end; ++tap) {
             for (int64_t k = 0; k < depth; ++k) {
               for (int64_t r = 0; r < row; ++r) {
-                const int64_t output = column * row + r;
+                const int64_t output = column * plan_.vectors * lanes + r;
                 const int64_t m = segment.group * plan_.outputs_per_group + output;
                 const bool exists = k < segment.depth && output < plan_.outputs_per_group;
                 rows.push_back(exists ? weight[(m * per_group + segment.channel_in_group + k) * taps + tap] : F{0});

@@ -111,6 +111,7 @@ struct MatrixKernels {
   int depth_multiple;                  // channels per block are a multiple of it
   bool whole_blocks;                   // products take all channels of a block: no two groups may share one
   int vectors;                         // of a row of accumulators; 0: one or two
+  int last_multiple;                   // vectors of the last row's are a multiple; 0: as many as the others'
   double speed;                        // products in the time of one by `fused`
   int64_t most_outputs;                // of all groups: sums of more would leave no room for panels
   int kept;                            // sums for every four outputs: 4, or more where products are combined

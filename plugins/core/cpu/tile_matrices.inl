@@ -345,6 +345,7 @@ constexpr MatrixKernels<float> kTileKernels = {
     kTileDepth<kTiles>,
     true,
     kColumns,
+    0,
     kTiles == Tiles::kFloat32 ? 2 : 4,
     INT64_MAX,
     4,

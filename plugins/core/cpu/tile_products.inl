@@ -53,7 +53,7 @@ void multiply_rows(const Product<F>& product, int64_t pixel, Later<F> later) {
   F* tile = product.tile + pixel * ldc;
   const F* weight = static_cast<const F*>(product.weight);
   Vector<F> sum[kRows][kVectors];
-#pragma GCC unroll 16
+#pragma GCC unroll 28
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) sum[r][v] = product.accumulate ? load<F>(tile + r * ldc + v * n) : Vector<F>{};
@@ -67,7 +67,7 @@ void multiply_rows(const Product<F>& product, int64_t pixel, Later<F> later) {
         b[v] = load<F>(weight + v * n);
         __builtin_prefetch(weight + 64 * ldc + v * n);
       }
-#pragma GCC unroll 16
+#pragma GCC unroll 28
       for (int r = 0; r < kRows; ++r) {
         const F a = row[r * kPanel];
 #pragma GCC unroll 2
@@ -86,7 +86,7 @@ void multiply_rows(const Product<F>& product, int64_t pixel, Later<F> later) {
     }
     for (; left > 0; --left) step();
   }
-#pragma GCC unroll 16
+#pragma GCC unroll 28
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
     for (int v = 0; v < kRow; ++v) store<F>(tile + r * ldc + v * n, v < kVectors ? sum[r][v] : Vector<F>{});
@@ -114,7 +114,8 @@ void multiply_vectors(const Product<F>& product, Indices<I...>) {
 }
 template <class F, int kVectors, int kRow, int64_t kPanel>
 void multiply_strips(const Product<F>& product) {
-  using Rows = typename MakeIndices<DEPLOYDCN_MAX_ROWS>::type;
+  // As many accumulators, of one vector or of two.
+  using Rows = typename MakeIndices<2 * DEPLOYDCN_MAX_ROWS / kVectors>::type;
   if constexpr (kVectors == 2) {
     if (product.far_weight) return multiply_vectors<F, kVectors, kRow, kPanel, true>(product, Rows());
   }
@@ -137,6 +138,7 @@ constexpr MatrixKernels<F> kFused = {
     kPanelRow<F> * static_cast<int64_t>(sizeof(F)),
     1,
     false,
+    0,
     0,
     1,
     INT64_MAX,

@@ -182,14 +182,15 @@ class Convolution {
       product.taps = whole ? 1 : step.taps();
       product.tap_stride = cb;
       product.depth = whole ? int64_t{step.taps()} * cb : segment.depth;
-      product.vectors = plan_.vectors;
       product.far_weight = far_weights_;
       product.accumulate = !(segment.opens_group && step.tap_begin == 0);
       const bool ends_block = step.tap_end == taps_in_all;
       const bool fetches = ends_block && segment.channel_in_block == 0;  // once for all groups of the block
       const bool last = step.block + 1 == blocks() && ends_block && stored_as<F>(arguments_.input);
       product.out_stride = shape_.out_pixels();
-      const int64_t bytes = matrix_.pack(nullptr, product.taps * product.depth, static_cast<int>(row_), nullptr);
+      const auto bytes = [&](int vectors) {
+        return matrix_.pack(nullptr, product.taps * product.depth, vectors * kernels_.lanes, nullptr);
+      };
       for (int64_t column = tile.begin; column < tile.end; ++column) {
         product.outputs = static_cast<int>(std::min<int64_t>(row_, plan_.outputs_per_group - column * row_));
         if (last) {
@@ -197,12 +198,13 @@ class Convolution {
           product.out = static_cast<const F*>(arguments_.output) +
                         (tile.n * shape_.outputs + output) * product.out_stride + tile.first;
         }
-        product.weight = weight + column * bytes;
+        product.vectors = plan_.vectors_of(column);
+        product.weight = weight + column * bytes(plan_.vectors);
         if (fetches) fetch_image(tile, step.block + 1, column);
         product.tile = w.tile + (segment.group * plan_.columns + column) * tile_ * sums_;
         matrix_.multiply(product);
       }
-      weight += plan_.columns * bytes;
+      weight += (plan_.columns - 1) * bytes(plan_.vectors) + bytes(plan_.last_vectors);
     }
     return weight;
   }
@@ -223,7 +225,7 @@ class Convolution {
       for (int64_t column = tile.begin; column < tile.end; ++column) {
         const int64_t i = group * plan_.columns + column, output = column * row_;
         const int channels = static_cast<int>(std::min<int64_t>(row_, plan_.outputs_per_group - output));
-        if (!finish(w.tile + i * tile_ * sums_, row_, i * row_, channels, tile,
+        if (!finish(w.tile + i * tile_ * sums_, plan_.vectors_of(column) * kernels_.lanes, i * row_, channels, tile,
                     group * plan_.outputs_per_group + output, 1, w)) {
           spoiled_ = true;
         }

@@ -94,9 +94,11 @@ struct ChannelPlan {
   int64_t outputs_per_group;
   // Outputs per channel of a small group, rounded up: so many times its sums are taken.
   int64_t turns;
-  int64_t columns;  // accumulator rows per group: ceil(outputs_per_group / (vectors * lanes))
+  int64_t columns;   // accumulator rows per group: ceil(outputs_per_group / (vectors * lanes))
+  int last_vectors;  // of the last of them
   std::vector<Block> blocks;
 
+  int vectors_of(int64_t column) const { return column + 1 < columns ? vectors : last_vectors; }
   // The output whose sums a lane of a block of small groups takes in a turn; -1: there is none.
   int64_t small_group_output(const Block& block, int64_t turn, int lane) const {
     const int64_t in_group = turn * small_group + lane % small_group;

@@ -150,6 +150,7 @@ constexpr MatrixKernels<float> kWordKernels = {
     kWordDepth<kWords>,
     true,
     0,
+    0,
     kWords == Words32::kBytes ? 3 : 2,
     INT64_MAX,
     4,
