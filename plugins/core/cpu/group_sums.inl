@@ -48,7 +48,7 @@ template <class F, template <class> class Sample, int kVectors, int kGroup>
 void group_sums_of_block(const SampledBlock<F>& given, const Taps<F>& taps, int tap_count, int64_t pixels,
                          const F* weight, F* out) {
   constexpr int n = Simd<F>::kLanes, cb = kVectors * n;
-  constexpr int at_once = kGroup > 1 && DEPLOYDCN_VECTOR_BYTES == 64 ? 2 : 1;  // pixels that share loads of weights
+  constexpr int at_once = DEPLOYDCN_VECTOR_BYTES == 64 ? 2 : 1;  // pixels that share loads of weights
   const SampledBlock<F> block{given.image, given.row, cb, 1, given.low, given.high};
   for (int64_t p = 0; p < pixels; p += at_once) {
     const int64_t pixel[2] = {p, p + at_once <= pixels ? p + at_once - 1 : p};
