@@ -2,8 +2,8 @@
 //
 //   per image, group and band of output rows:                            (parallel)
 //     copy         the rows a band reads, padded with zeros; every stride phase becomes a plane of its own
-//     multiply     sums over channels and taps of shifted planes: all loads are contiguous, whatever stride and
-//     dilation finish       bias, activation, the columns between two rows left out
+//     multiply     sums over channels and taps of shifted planes: all loads are contiguous, whatever the stride
+//     finish       bias, activation, the columns between two rows left out
 //
 // Rows of a plane are as wide as the output plus the window's reach, so that one run of pixels covers the whole band:
 // a tap is a constant distance. The columns in between are computed too and thrown away.

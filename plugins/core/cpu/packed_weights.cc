@@ -34,11 +34,12 @@ int choose_block_width(int64_t channels, int lanes, int vectors, int multiple) {
   return best;
 }
 
-// As many offset groups as fill the widest block, where whole vectors or halves of them do; else 1.
-int choose_offset_groups(const ConvolutionShape& shape, int lanes, int widest) {
-  const int64_t channels = shape.channels / shape.offset_groups;
-  const bool fill = channels < widest && widest % channels == 0 && 2 * channels >= lanes;
-  return fill && shape.channels % widest == 0 ? static_cast<int>(widest / channels) : 1;
+// As many offset groups as fill the widest block, where whole vectors or halves of them do and there is room for their
+// positions; else 1.
+int choose_offset_groups(const ConvolutionShape& shape, int lanes, int widest, int64_t position_bytes) {
+  const int64_t channels = shape.channels / shape.offset_groups, groups = widest / channels;
+  const bool fill = groups > 1 && widest % channels == 0 && 2 * channels >= lanes && shape.channels % widest == 0;
+  return fill && shape.taps() * groups * lanes * position_bytes <= kTapBytes ? static_cast<int>(groups) : 1;
 }
 
 // Two vectors per row use the registers best.
@@ -64,7 +65,7 @@ ChannelPlan make_plan(const ConvolutionShape& shape, const MatrixKernels<F>& mat
   plan.small_group = choose_small_group(shape, lanes);
   plan.turns = ceil_div(plan.outputs_per_group, per_group);
   const int widest = tile_kernels<F>().vectors * lanes;
-  plan.offset_groups = plan.small_group ? 1 : choose_offset_groups(shape, lanes, widest);
+  plan.offset_groups = plan.small_group ? 1 : choose_offset_groups(shape, lanes, widest, kPositionBytes<F>);
   plan.block_width = plan.offset_groups > 1 ? widest
                                             : choose_block_width(per_offset_group, lanes, tile_kernels<F>().vectors,
                                                                  matrix.depth_multiple);

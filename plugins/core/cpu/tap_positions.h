@@ -53,7 +53,8 @@ class TapPositions {
   }
 
   std::size_t bytes() const {
-    return ThreadArena::bytes_for<int32_t>(indices_) + ThreadArena::bytes_for<F>(weights_) +
+    const bool keeps = !kept_.empty();
+    return ThreadArena::bytes_for<int32_t>(keeps ? 0 : indices_) + ThreadArena::bytes_for<F>(keeps ? 0 : weights_) +
            2 * ThreadArena::bytes_for<int32_t>(tile_) + ThreadArena::bytes_for<F>(2 * tile_) +
            ThreadArena::bytes_for<F>(tile_);
   }

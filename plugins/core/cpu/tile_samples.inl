@@ -134,7 +134,7 @@ void exact_taps(const TapGeometry<F>& geometry, int64_t pixels, Taps<F>& taps) {
 }
 
 // -------------------------------------------------------------------------------------------------------- sampling
-// One sample, a vector of channels at a time; panels and depthwise sums are built from the same three.
+// One sample, a vector of channels at a time; panels and sums of small groups are built from the same three.
 template <class F>
 struct Bilinear {
   static constexpr int kWeights = 4;  // per sample

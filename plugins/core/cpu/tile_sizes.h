@@ -9,10 +9,12 @@
 namespace deploydcn::cpu {
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-constexpr int64_t kSmallestTile = 32;        // below this the matrix kernel starves
-constexpr int64_t kTileBytes = 512 * 1024;   // accumulators
-constexpr int64_t kPanelBytes = 768 * 1024;  // a panel and all weights, where they stay in the second-level cache
-constexpr int64_t kTapBytes = 2 * 1024 * 1024;
+constexpr int64_t kSmallestTile = 32;           // below this the matrix kernel starves
+constexpr int64_t kTileBytes = 512 * 1024;      // accumulators
+constexpr int64_t kPanelBytes = 768 * 1024;     // a panel and all weights, where they stay in the second-level cache
+constexpr int64_t kTapBytes = 2 * 1024 * 1024;  // positions
+template <class F>
+constexpr int64_t kPositionBytes = 4 * sizeof(F) + 4;  // of a pixel and a tap
 constexpr int64_t kCopyBytes = 128 * 1024;   // of a blocked copy, per processor: it stays in the second-level cache
 constexpr int64_t kKeptBytes = 1024 * 1024;  // of positions, per processor
 constexpr int64_t kSmallGroupPixels = 512;   // half a page of every output channel
@@ -77,7 +79,7 @@ PixelTiles choose_tiles(const ConvolutionShape& shape, const PackedWeights<F>& w
     unit = kernels.lanes;
     most = kSmallGroupPixels;
   }
-  most = std::min(most, kTapBytes / (shape.taps() * plan.offset_groups * (4 * bytes + 4)));
+  most = std::min(most, kTapBytes / (shape.taps() * plan.offset_groups * kPositionBytes<F>));
   most = std::max(most / unit * unit, round_up(kernels.lanes, unit));
   int64_t count = ceil_div(pixels, most);
   const auto uneven = [&] { return images * count % processors() != 0; };
@@ -90,10 +92,10 @@ PixelTiles choose_tiles(const ConvolutionShape& shape, const PackedWeights<F>& w
 template <class F>
 int64_t choose_kept(const ConvolutionShape& shape, const ChannelPlan& plan, const BatchPart& part,
                     const PixelTiles& tiles) {
-  constexpr int64_t bytes = 4 * sizeof(F) + 4;
   if (part.blocks == static_cast<int64_t>(plan.blocks.size())) return 0;
   const int64_t count = part.images * tiles.count();
-  return count * tiles.largest() * shape.taps() * bytes <= kKeptBytes * processors() ? count : 0;
+  const int64_t bytes = count * tiles.largest() * shape.taps() * plan.offset_groups * kPositionBytes<F>;
+  return bytes <= kKeptBytes * processors() ? count : 0;
 }
 
 // Where tiles are fewer than processors: the same samples for parts of the outputs. Sampling again is cheap where many

@@ -4,16 +4,17 @@
 //
 //   per part of the batch: all of it, or a few channel blocks where groups lie within blocks
 //     per tile of output pixels:                                        (parallel over images, tiles)
-//       locate        positions of every tap, once per offset group
+//       locate        positions of every tap, of the offset groups of a block
 //       copy          NCHW -> channel blocks with a zero border, as far as samples are the first to read there
 //       per channel block and tap block: sample -> panel, panel * weights -> tile
 //                          (separable: depthwise sums, finished -> panel;
 //                           few channels per group, or depthwise: samples * weights -> tile)
 //       finish        bias, activation, back to NCHW
 //
-// Memory beyond input, output and packed weights: a blocked copy of the part, and a few MiB per thread. The copy
-// pads every offset group to whole vectors: it is larger than the input where offset groups hold few channels. A
-// separable convolution with several depthwise results per channel copies the channel as often.
+// Memory beyond input, output and packed weights: a blocked copy of the part, and a few MiB per thread, positions that
+// are kept for the next part included. The copy pads offset groups to whole vectors, unless several fill a block: it
+// may be larger than the input. A separable convolution with several depthwise results per channel copies the channel
+// as often.
 #pragma once
 
 #include <vector>
