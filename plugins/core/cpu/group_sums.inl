@@ -48,7 +48,10 @@ template <class F, template <class> class Sample, int kVectors, int kGroup>
 void group_sums_of_block(const SampledBlock<F>& given, const Taps<F>& taps, int tap_count, int64_t pixels,
                          const F* weight, F* out) {
   constexpr int n = Simd<F>::kLanes, cb = kVectors * n;
-  constexpr int at_once = DEPLOYDCN_VECTOR_BYTES == 64 ? 2 : 1;  // pixels that share loads of weights
+  constexpr bool many = DEPLOYDCN_VECTOR_BYTES == 64;  // registers
+  constexpr int at_once = many ? 2 : 1;                // pixels that share loads of weights
+  // Vectors that are sampled before the first of them is multiplied: processors look ahead less far than both take.
+  constexpr int together = many && kGroup > 1 ? kVectors : 1;
   const SampledBlock<F> block{given.image, given.row, cb, 1, given.low, given.high};
   for (int64_t p = 0; p < pixels; p += at_once) {
     const int64_t pixel[2] = {p, p + at_once <= pixels ? p + at_once - 1 : p};
@@ -57,13 +60,22 @@ void group_sums_of_block(const SampledBlock<F>& given, const Taps<F>& taps, int 
     Vector<F> sum[kVectors][at_once] = {};
     for (int t = 0; t < tap_count; ++t) {
 #pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) {
-        Vector<F> x[at_once];
+      for (int first = 0; first < kVectors; first += together) {
+        Vector<F> x[together][at_once];
+#pragma GCC unroll 8
+        for (int v = 0; v < together; ++v) {
 #pragma GCC unroll 2
-        for (int i = 0; i < at_once; ++i) {
-          x[i] = Sample<F>(block, index[pixel[i]], weights + Sample<F>::kWeights * pixel[i])(v * n);
+          for (int i = 0; i < at_once; ++i) {
+            const Sample<F> sample(block, index[pixel[i]], weights + Sample<F>::kWeights * pixel[i]);
+            x[v][i] = sample((first + v) * n);
+            if (together > 1) x[v][i] = in_register<F>(x[v][i]);
+          }
         }
-        add_products<F>(x, weight + t * kGroup * cb + v * n, cb, sum[v], typename MakeIndices<kGroup>::type());
+#pragma GCC unroll 8
+        for (int v = 0; v < together; ++v) {
+          add_products<F>(x[v], weight + t * kGroup * cb + (first + v) * n, cb, sum[first + v],
+                          typename MakeIndices<kGroup>::type());
+        }
       }
       index += taps.stride;
       weights += Sample<F>::kWeights * taps.stride;
