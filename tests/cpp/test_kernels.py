@@ -149,6 +149,9 @@ def whole_block_cases() -> Iterator[DriverCase]:
             (64, 90, 1, 1, 3),  # the last column of outputs is half as wide: with AVX-512,
             (128, 44, 1, 4, 3),  # with AVX2,
             (96, 20, 1, 1, 3),  # with SSE2
+            (64, 64, 1, 8, 3),  # offset groups that share a block are halves of vectors: with AVX-512,
+            (64, 20, 2, 16, 3),  # with AVX2,
+            (64, 20, 1, 32, 2),  # with SSE2
         ):
             batch, grows = 1 + outputs % 2, 1 - kernel % 2  # an even window, padded as much, has an output pixel more
             height, width = 2 if grows else 1, next(pixels)
