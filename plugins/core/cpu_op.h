@@ -31,8 +31,8 @@ class CpuKernel {
 };
 
 // How the factors of a product may be multiplied: kFused as they are, by fused multiply-add; kFloat32 by faster means
-// that are nearly as precise; kBFloat16 rounded to bfloat16 where that is faster still; kBytes as what they then are,
-// whole numbers of 8 bits.
+// that are nearly as precise; kBFloat16 rounded to bfloat16, as the image may be, where that is faster still; kBytes as
+// what they then are, whole numbers of 8 bits.
 enum class Products { kFused, kFloat32, kBFloat16, kBytes };
 
 // What a kernel is made for.

@@ -18,17 +18,19 @@ namespace deploydcn::cpu {
 template <class F>
 class BlockedImage {
  public:
-  // Room for the largest part. scale: of every channel; null: 1.
+  // Room for the largest part. block_pairs: as of MatrixKernels. scale: of every channel; null: 1.
   BlockedImage(const ConvolutionShape& shape, const ChannelPlan& plan, const ConvolutionArguments& arguments,
-               const F* scale, const BatchPart& largest, CpuContext& context)
+               BlockPixels<F> block_pairs, const F* scale, const BatchPart& largest, CpuContext& context)
       : shape_(shape),
         plan_(plan),
         arguments_(arguments),
+        block_pixels_(block_pairs ? block_pairs : tile_kernels<F>().block_pixels),
         scale_(scale),
         // Channels of the product may be results of a depthwise stage, several of which read one channel of the input.
         channels_(arguments.depthwise.weight.present ? arguments.depthwise.channels : shape.channels),
         direct_(channels_ == shape.channels && stored_as<F>(arguments.input)),
-        row_((shape.width + 2) * plan.block_width),
+        pixel_(plan.block_width / (block_pairs ? 2 : 1)),
+        row_((shape.width + 2) * pixel_),
         plane_((shape.height + 3) * row_),
         chunks_(ceil_div(shape.pixels(), kChunk)),
         memory_(context, (Checked(largest.images) * Checked(largest.blocks) * Checked(plane_)).value()),
@@ -41,7 +43,7 @@ class BlockedImage {
     for (int64_t i = 0; i < part.images * part.blocks; ++i) {
       F* plane = memory_.data() + i * plane_;
       // Up to the first row's first pixel, and the last row; block_pixels writes the border between rows.
-      std::fill_n(plane, 2 * row_ + plan_.block_width, F{0});
+      std::fill_n(plane, 2 * row_ + pixel_, F{0});
       std::fill_n(plane + plane_ - row_, row_, F{0});
     }
   }
@@ -94,10 +96,10 @@ class BlockedImage {
                       (s.kernel_w - 1) * s.dilation_w, s.width);
     }
     constexpr int64_t line = 64 / sizeof(F);
-    const int64_t elements = columns.count() * plan_.block_width;
+    const int64_t elements = columns.count() * pixel_;
     if (elements == 0 || rows.count() * elements > kMostFetched / static_cast<int64_t>(sizeof(F))) return;
     for (int64_t y = rows.part(part, parts); y < rows.part(part + 1, parts); ++y) {
-      const F* from = block(n, b) + y * row_ + columns.begin * plan_.block_width;
+      const F* from = block(n, b) + y * row_ + columns.begin * pixel_;
       for (int64_t i = 0; i < elements; i += line) __builtin_prefetch(from + i, 0, 2);
     }
   }
@@ -105,7 +107,7 @@ class BlockedImage {
   // Elements that copying a chunk takes besides.
   int64_t buffer() const { return direct_ ? 0 : plan_.block_width * kChunk; }
 
-  // One channel block of one image, [H + 2][W + 2][CB], behind a row of zeros.
+  // One channel block of one image, [H + 2][W + 2][CB] or [CB / 2] pairs, behind a row of zeros.
   const F* block(int64_t n, int64_t b) const { return memory_.data() + plane(n, b) * plane_ + row_; }
   // Elements per row of it.
   int64_t row() const { return row_; }
@@ -135,19 +137,20 @@ class BlockedImage {
     const int64_t multiplier = shape_.channels / channels_;
     const auto from = [&](int c) { return (n * channels_ + (block.channel + c) / multiplier) * pixels + first; };
     for (int c = 0; !direct_ && c < block.channels; ++c) load_input<F>(arguments_, from(c), count, buffer + c * count);
-    tile_kernels<F>().block_pixels(direct_ ? static_cast<const F*>(arguments_.input.data) + from(0) : buffer,
-                                   direct_ ? pixels : count, block.channels, scale_ ? scale_ + block.channel : nullptr,
-                                   first, count, shape_.width, memory_.data() + plane(n, b) * plane_ + row_,
-                                   plan_.block_width);
+    block_pixels_(direct_ ? static_cast<const F*>(arguments_.input.data) + from(0) : buffer, direct_ ? pixels : count,
+                  block.channels, scale_ ? scale_ + block.channel : nullptr, first, count, shape_.width,
+                  memory_.data() + plane(n, b) * plane_ + row_, plan_.block_width);
   }
 
   const ConvolutionShape& shape_;
   const ChannelPlan& plan_;
   const ConvolutionArguments& arguments_;
+  const BlockPixels<F> block_pixels_;
   const F* scale_;
-  const int64_t channels_;  // of the input
-  const bool direct_;       // whether the input is read in place
-  const int64_t row_, plane_, chunks_;
+  const int64_t channels_;             // of the input
+  const bool direct_;                  // whether the input is read in place
+  const int64_t pixel_, row_, plane_;  // elements
+  const int64_t chunks_;
   BatchPart part_{};
   ScratchBuffer<F> memory_;
   std::vector<std::atomic<State>> states_;  // of chunks: [plane][chunk]

@@ -247,6 +247,7 @@ constexpr MatrixKernels<F> kCombined = {
     kMostOutputs,
     4 * Scheme::kProducts / (Scheme::kPixels * Scheme::kOutputs),
     Sums::kBalanced,
+    nullptr,
     sample_groups<F, Scheme, Bilinear>,
     sample_groups<F, Scheme, Exact>,
     nullptr,

@@ -34,7 +34,7 @@ struct Taps {
 template <class F>
 struct SampledBlock {
   const F* image;  // blocked
-  int64_t row;     // elements per row: (W + 2) * CB
+  int64_t row;     // elements per row: (W + 2) * CB, or half as many pairs
   int cb;
   int offset_groups;  // as many channels each: whole vectors, or halves
   F low, high;        // whole numbers: samples that are rounded stay within these, and NaN becomes 0
@@ -100,6 +100,13 @@ struct Finishing {
 // two until their weights are of one size. kWhole: 32-bit integers, of samples counted from the lowest.
 enum class Sums { kPlain, kBalanced, kWhole };
 
+// Copies pixels [first, first + count) of `channels` planes into a blocked image of rows of `width` pixels, and the
+// zeros at the end of each row and the beginning of the next where it completes one. in: the first pixel's value in the
+// first plane. Channels up to `cb` that are missing become 0, others are multiplied by `scale`, if there is one.
+template <class F>
+using BlockPixels = void (*)(const F* in, int64_t plane_stride, int channels, const F* scale, int64_t first,
+                             int64_t count, int64_t width, F* image, int cb);
+
 // One way to multiply samples by weights. What panels and packed weights look like, only its functions know.
 template <class F>
 struct MatrixKernels {
@@ -116,6 +123,8 @@ struct MatrixKernels {
   int64_t most_outputs;                // of all groups: sums of more would leave no room for panels
   int kept;                            // sums for every four outputs: 4, or more where products are combined
   Sums sums;
+  // How the image is blocked that bilinear samples are taken of: as pairs of bfloat16. Null: TileKernels::block_pixels.
+  BlockPixels<F> block_pairs;
 
   // Fills a panel from one channel block.
   void (*sample_bilinear)(const SampledBlock<F>& block, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
@@ -164,11 +173,7 @@ struct TileKernels {
   int vectors;   // of the widest block of channels: 4 or 8; narrower ones have 1 to 4
   int max_rows;  // pixels the matrix kernel keeps in registers
 
-  // Copies pixels [first, first + count) of `channels` planes into a blocked image of rows of `width` pixels, and the
-  // zeros at the end of each row and the beginning of the next where it completes one. in: the first pixel's value in
-  // the first plane. Channels up to `cb` that are missing become 0, others are multiplied by `scale`, if there is one.
-  void (*block_pixels)(const F* in, int64_t plane_stride, int channels, const F* scale, int64_t first, int64_t count,
-                       int64_t width, F* image, int cb);
+  BlockPixels<F> block_pixels;
 
   // Positions of taps [first, first + count) of all offset groups. offset, in pixels, and mask, which may be null: rows
   // (y, x of the first tap, y, x of the next, ...; one per tap) that lie `plane` apart. NaN, infinite and outside

@@ -33,7 +33,7 @@ constexpr TileKernels<F> kTable = {
     Simd<F>::kLanes,
     kWidestBlock<F>,
     DEPLOYDCN_MAX_ROWS,
-    block_pixels<F>,
+    block_pixels<F, PlainPixels>,
     bilinear_taps<F>,
     exact_taps<F>,
     kFused<F, Bilinear>,

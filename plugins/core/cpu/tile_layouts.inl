@@ -7,39 +7,55 @@
 namespace deploydcn::cpu {
 namespace {
 
+// Channels of a pixel, a vector or a pair of vectors at a time, as a blocked image has them.
 template <class F>
+struct PlainPixels {
+  static constexpr int kVectors = 1;
+  static inline __attribute__((always_inline)) Vector<F> pack(const Vector<F> (&x)[1]) { return x[0]; }
+};
+
+template <class F, template <class> class Pixels>
 void block_pixels(const F* in, int64_t plane_stride, int channels, const F* scale, int64_t first, int64_t count,
                   int64_t width, F* image, int cb) {
-  constexpr int n = Simd<F>::kLanes;
+  constexpr int n = Simd<F>::kLanes, together = Pixels<F>::kVectors;
+  const int pixel = cb / together;  // elements
   int64_t column = first % width;
-  F* out = image + ((first / width + 1) * (width + 2) + column + 1) * cb;
+  F* out = image + ((first / width + 1) * (width + 2) + column + 1) * pixel;
   for (int64_t p = 0; p < count; p += n, in += n) {
     const int64_t pixels = count - p < n ? count - p : n;
     F* places[n + 1];
     places[0] = out;
     for (int i = 0; i < pixels; ++i) {
-      places[i + 1] = places[i] + cb;
+      places[i + 1] = places[i] + pixel;
       if (++column < width) continue;
       column = 0;
-      for (int c = 0; c < 2 * cb; c += n) store<F>(places[i + 1] + c, Vector<F>{});
-      places[i + 1] += 2 * cb;
+      for (int c = 0; c < 2 * pixel; c += n) store<F>(places[i + 1] + c, Vector<F>{});
+      places[i + 1] += 2 * pixel;
     }
     out = places[pixels];
-    for (int c = 0; c < cb; c += n) {
-      Vector<F> rows[n];
+    for (int c = 0; c < cb; c += together * n) {
+      Vector<F> rows[together][n], factor[together];
+#pragma GCC unroll 2
+      for (int v = 0; v < together; ++v) {
+        const int begin = c + v * n;
 #pragma GCC unroll 16
-      for (int i = 0; i < n; ++i) {
-        const F* from = in + (c + i) * plane_stride;
-        rows[i] = c + i >= channels ? Vector<F>{} : pixels == n ? load<F>(from) : load_some<F>(from, pixels);
-        __builtin_prefetch(from + 32);
+        for (int i = 0; i < n; ++i) {
+          const F* from = in + (begin + i) * plane_stride;
+          rows[v][i] = begin + i >= channels ? Vector<F>{} : pixels == n ? load<F>(from) : load_some<F>(from, pixels);
+          __builtin_prefetch(from + 32);
+        }
+        transpose<F>(rows[v]);
+        factor[v] = Vector<F>{} + 1;
+        if (scale && begin < channels) {
+          factor[v] = begin + n <= channels ? load<F>(scale + begin) : load_some<F>(scale + begin, channels - begin);
+        }
       }
-      transpose<F>(rows);
-      Vector<F> factor = Vector<F>{} + 1;
-      if (scale && c < channels)
-        factor = c + n <= channels ? load<F>(scale + c) : load_some<F>(scale + c, channels - c);
       for (int i = 0; i < pixels; ++i) {
-        store<F>(places[i] + c, rows[i] * factor);
-        __builtin_prefetch(places[i] + c + n * cb, 1);
+        Vector<F> values[together];
+#pragma GCC unroll 2
+        for (int v = 0; v < together; ++v) values[v] = rows[v][i] * factor[v];
+        store<F>(places[i] + c / together, Pixels<F>::pack(values));
+        __builtin_prefetch(places[i] + c / together + n * pixel, 1);
       }
     }
   }

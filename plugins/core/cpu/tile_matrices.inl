@@ -350,6 +350,7 @@ constexpr MatrixKernels<float> kTileKernels = {
     INT64_MAX,
     4,
     kTiles == Tiles::kBytes ? Sums::kWhole : Sums::kPlain,
+    nullptr,
     sample<float, Bilinear, TilePanel<kTiles>>,
     sample<float, Exact, TilePanel<kTiles>>,
     fill_panel<float, TilePanel<kTiles>>,

@@ -144,6 +144,7 @@ constexpr MatrixKernels<F> kFused = {
     INT64_MAX,
     4,
     Sums::kPlain,
+    nullptr,
     sample<F, Sample, RowPanel<F>>,
     sample<F, Exact, RowPanel<F>>,
     fill_panel<F, RowPanel<F>>,

@@ -157,6 +157,35 @@ struct Bilinear {
   }
 };
 
+// The same of an image of pairs of bfloat16.
+template <class F>
+struct BilinearOfPairs {
+  static constexpr int kWeights = 4;
+  const F *top, *bottom;
+  Vector<F> w00, w01, w10, w11;
+  int pixel;
+  inline __attribute__((always_inline)) BilinearOfPairs(const SampledBlock<F>& block, int32_t index, const F* weights) {
+    const Vector<F> zero{};
+    pixel = block.cb / 2;
+    top = block.image + static_cast<int64_t>(index) * pixel;
+    bottom = top + block.row;
+    w00 = weights[0] - zero;
+    w01 = weights[1] - zero;
+    w10 = weights[2] - zero;
+    w11 = weights[3] - zero;
+  }
+  inline __attribute__((always_inline)) Vector<F> operator()(int c) const {
+    constexpr int n = Simd<F>::kLanes;
+    const int place = c / (2 * n) * n;
+    const bool second = c / n % 2 != 0;
+    const auto half = [&](const F* from) __attribute__((always_inline)) {
+      const Words word = reinterpret_cast<Words>(load<F>(from + place));
+      return reinterpret_cast<Vector<F>>(second ? word & 0xffff0000 : word << 16);
+    };
+    return w00 * half(top) + w01 * half(top + pixel) + w10 * half(bottom) + w11 * half(bottom + pixel);
+  }
+};
+
 // The nearest whole number from low to high, half to even; 0 for NaN.
 template <class F>
 inline __attribute__((always_inline)) Vector<F> round_within(Vector<F> value, F low, F high) {

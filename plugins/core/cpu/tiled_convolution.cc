@@ -35,7 +35,7 @@ class Convolution {
         tiles_(choose_tiles(shape, weights, accumulators_, part_.images)),
         tile_(round_up(tiles_.largest(), kernels_.lanes)),
         shares_(choose_shares(plan_, part_.images * tiles_.count())),
-        image_(shape, plan_, arguments, weights.channel_scale(), part_, context),
+        image_(shape, plan_, arguments, block_pairs(), weights.channel_scale(), part_, context),
         positions_(shape, arguments, plan_.offset_groups, tile_, choose_kept<F>(shape, plan_, part_, tiles_), context),
         bias_(context, arranged_bias_count(shape, plan_, row_)) {}
 
@@ -69,6 +69,8 @@ class Convolution {
 
   int64_t blocks() const { return static_cast<int64_t>(plan_.blocks.size()); }
   bool deformable() const { return arguments_.offset.present; }
+  // Bilinear samples of products alone are taken of pairs.
+  BlockPixels<F> block_pairs() const { return deformable() && !plan_.small_group ? matrix_.block_pairs : nullptr; }
   bool separable() const { return arguments_.depthwise.weight.present; }
 
   // -------------------------------------------------------------------------------------------- bias and weights

@@ -26,7 +26,8 @@ constexpr int kWordRow = kWordValues / kInWord<kWords> * 4;  // bytes
 template <Words32 kWords>
 constexpr int kWordDepth = kInWord<kWords> * Simd<float>::kLanes;
 
-// The values of a word are those of one lane of neighbouring vectors: packing them takes no shuffles.
+// The values of a word are those of one lane of neighbouring vectors: packing bytes takes no shuffles. Those of
+// bfloat16, which have an instruction, are of neighbouring lanes.
 template <Words32 kWords>
 struct WordPanel {
   static constexpr int kVectors = kInWord<kWords>;
@@ -38,10 +39,19 @@ struct WordPanel {
     if constexpr (kWords == Words32::kBytes) {
       words = whole_numbers(values, block);
     } else {
-      words = round_to_upper(values[0]) >> 16 | (round_to_upper(values[1]) & 0xffff0000);
+      asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(words) : "v"(values[0]), "v"(values[1]));  // the first below the second
     }
     __builtin_memcpy(to, &words, sizeof words);
     to += sizeof words;
+  }
+};
+
+// The channels of two vectors, rounded, lane by lane: BilinearOfPairs parts them without shuffles.
+template <class F>
+struct PixelPairs {
+  static constexpr int kVectors = 2;
+  static inline __attribute__((always_inline)) Vector<F> pack(const Vector<F> (&x)[2]) {
+    return reinterpret_cast<Vector<F>>(round_to_upper(x[0]) >> 16 | (round_to_upper(x[1]) & 0xffff0000));
   }
 };
 
@@ -52,10 +62,12 @@ int64_t pack_words(const float* weights, int64_t depth, int row, void* out) {
   auto* bytes = static_cast<int8_t*>(out);
   auto* halves = static_cast<uint16_t*>(out);
   for (int64_t word = 0; out && word < depth / in_word; ++word) {
-    const int64_t first = word / lanes * kWordDepth<kWords> + word % lanes;
+    const bool bytes_of_lane = kWords == Words32::kBytes;
+    const int64_t apart = bytes_of_lane ? lanes : 1;  // channels
+    const int64_t first = bytes_of_lane ? word / lanes * kWordDepth<kWords> + word % lanes : word * in_word;
     for (int output = 0; output < row; ++output) {
       for (int i = 0; i < in_word; ++i) {
-        const float weight = weights[(first + i * lanes) * row + output];
+        const float weight = weights[(first + i * apart) * row + output];
         if constexpr (kWords == Words32::kBytes) {
           *bytes++ = static_cast<int8_t>(weight);
         } else {
@@ -84,7 +96,7 @@ void multiply_word_rows(const Product<float>& product, int64_t pixel) {
   const auto* row = static_cast<const unsigned char*>(product.panel) + pixel * kWordRow<kWords>;
   const auto* weight = static_cast<const unsigned char*>(product.weight);
   Integers<float> sum[kRows][kVectors];
-#pragma GCC unroll 16
+#pragma GCC unroll 28
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
@@ -96,9 +108,9 @@ void multiply_word_rows(const Product<float>& product, int64_t pixel) {
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
       b[v] = load_whole(weight + v * n * 4);
-      __builtin_prefetch(weight + (16 * ldc + v * n) * 4);
+      __builtin_prefetch(weight + (32 * ldc + v * n) * 4);
     }
-#pragma GCC unroll 16
+#pragma GCC unroll 28
     for (int r = 0; r < kRows; ++r) {
       int32_t values;
       __builtin_memcpy(&values, row + r * kWordRow<kWords>, sizeof values);
@@ -107,7 +119,7 @@ void multiply_word_rows(const Product<float>& product, int64_t pixel) {
       for (int v = 0; v < kVectors; ++v) add_products<kWords>(sum[r][v], a, b[v]);
     }
   }
-#pragma GCC unroll 16
+#pragma GCC unroll 28
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
     for (int v = 0; v < kRow; ++v) {
@@ -134,9 +146,10 @@ void multiply_word_chunks(const Product<float>& product, Indices<I...>) {
 template <Words32 kWords>
 void multiply_words(const Product<float>& product) {
   using Rows = typename MakeIndices<DEPLOYDCN_MAX_ROWS>::type;
-  if (product.vectors == 1) return multiply_word_chunks<kWords, 1, 1>(product, Rows());
+  using RowsOfOne = typename MakeIndices<2 * DEPLOYDCN_MAX_ROWS>::type;
+  if (product.vectors == 1) return multiply_word_chunks<kWords, 1, 1>(product, RowsOfOne());
   return product.outputs > Simd<float>::kLanes ? multiply_word_chunks<kWords, 2, 2>(product, Rows())
-                                               : multiply_word_chunks<kWords, 1, 2>(product, Rows());
+                                               : multiply_word_chunks<kWords, 1, 2>(product, RowsOfOne());
 }
 
 template <Words32 kWords>
@@ -155,7 +168,9 @@ constexpr MatrixKernels<float> kWordKernels = {
     INT64_MAX,
     4,
     kWords == Words32::kBytes ? Sums::kWhole : Sums::kPlain,
-    sample<float, Bilinear, WordPanel<kWords>>,
+    kWords == Words32::kBytes ? nullptr : block_pixels<float, PixelPairs>,
+    kWords == Words32::kBytes ? sample<float, Bilinear, WordPanel<kWords>>
+                              : sample<float, BilinearOfPairs, WordPanel<kWords>>,
     sample<float, Exact, WordPanel<kWords>>,
     fill_panel<float, WordPanel<kWords>>,
     pack_words<kWords>,

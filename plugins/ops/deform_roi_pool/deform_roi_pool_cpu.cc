@@ -133,7 +133,7 @@ class Kernel : public CpuKernel {
     arguments.input = inputs[kImages];
     arguments.output = output;
     const cpu::BatchPart all{0, a[N], 0, static_cast<int64_t>(plan.blocks.size())};
-    cpu::BlockedImage<F> images(shape, plan, arguments, nullptr, all, context);
+    cpu::BlockedImage<F> images(shape, plan, arguments, nullptr, nullptr, all, context);
     images.copy(all, context);
     parallel_for(context, a[R], [&](int64_t r) { pool<F>(a, inputs, boxes[r], r, plan, arguments, images); });
   }
