@@ -17,13 +17,17 @@ constexpr const MatrixKernels<F>* kWhole = nullptr;
 // lanes + c, 2 * lanes + c and so on then lie side by side: packing them takes no shuffles.
 inline __attribute__((always_inline)) Words whole_numbers(const Vector<float>* values,
                                                           const SampledBlock<float>& block) {
+  typedef uint8_t Bytes __attribute__((vector_size(DEPLOYDCN_VECTOR_BYTES)));
+  constexpr float shift = 0x1.8p23f;  // numbers of this size have no fraction, and whole ones in their lowest bits
+  const Vector<float> zero{}, low = zero + block.low, high = zero + block.high;
   Words all{};
 #pragma GCC unroll 4
   for (int v = 0; v < 4; ++v) {
-    const Vector<float> counted = round_within<float>(values[v], block.low, block.high) - block.low;
-    all |= reinterpret_cast<Words>(__builtin_convertvector(counted, Integers<float>)) << 8 * v;
+    Vector<float> value = values[v] < low ? low : values[v];  // NaN stays: its lowest bits are 0
+    value = value > high ? high : value;
+    all |= (reinterpret_cast<Words>(value + shift) & 0xff) << 8 * v;
   }
-  return all;
+  return reinterpret_cast<Words>(reinterpret_cast<Bytes>(all) - static_cast<uint8_t>(static_cast<int>(block.low)));
 }
 
 inline __attribute__((always_inline)) Integers<float> load_whole(const void* from) {
@@ -43,7 +47,11 @@ void round_to_bytes(const F* values, int64_t count, F units, F low, F high, int3
     const Vector<F> value = some == n ? load<F>(values + i) : load_some<F>(values + i, some);
     const Bytes bytes = __builtin_convertvector(
         __builtin_convertvector(round_within<F>(value * units, low, high), Integers<F>) + zero, Bytes);
-    __builtin_memcpy(to + i, &bytes, static_cast<std::size_t>(some));
+    if (some == n) {
+      __builtin_memcpy(to + i, &bytes, n);
+    } else {
+      __builtin_memcpy(to + i, &bytes, static_cast<std::size_t>(some));
+    }
   }
 }
 
