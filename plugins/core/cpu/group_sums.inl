@@ -28,7 +28,7 @@ inline __attribute__((always_inline)) void add_products(const Vector<F> (&x)[kPi
   using Lanes = typename MakeIndices<Simd<F>::kLanes>::type;
   // Processors shuffle within four lanes faster than across.
   Vector<F> half[2][kPixels];
-#pragma GCC unroll 2
+#pragma GCC unroll 3
   for (int i = 0; i < kPixels; ++i) {
     half[0][i] = x[i];
     if constexpr (group == 8) {
@@ -38,7 +38,7 @@ inline __attribute__((always_inline)) void add_products(const Vector<F> (&x)[kPi
   }
   const auto add = [&](auto channel) __attribute__((always_inline)) {
     const Vector<F> w = load_once<F>(weight + channel * row);
-#pragma GCC unroll 2
+#pragma GCC unroll 3
     for (int i = 0; i < kPixels; ++i) sum[i] += spread<channel % 4, four, F>(half[channel / 4][i], Lanes()) * w;
   };
   (add(Number<Channel>()), ...);
@@ -48,13 +48,15 @@ template <class F, template <class> class Sample, int kVectors, int kGroup>
 void group_sums_of_block(const SampledBlock<F>& given, const Taps<F>& taps, int tap_count, int64_t pixels,
                          const F* weight, F* out) {
   constexpr int n = Simd<F>::kLanes, cb = kVectors * n;
-  constexpr bool many = DEPLOYDCN_VECTOR_BYTES == 64;  // registers
-  constexpr int at_once = many ? 2 : 1;                // pixels that share loads of weights
+  constexpr bool many = DEPLOYDCN_VECTOR_BYTES == 64;       // registers
+  constexpr int at_once = !many ? 1 : kGroup == 1 ? 3 : 2;  // pixels that share loads of weights
   // Vectors that are sampled before the first of them is multiplied: processors look ahead less far than both take.
   constexpr int together = many && kGroup > 1 ? kVectors : 1;
   const SampledBlock<F> block{given.image, given.row, cb, 1, given.low, given.high};
   for (int64_t p = 0; p < pixels; p += at_once) {
-    const int64_t pixel[2] = {p, p + at_once <= pixels ? p + at_once - 1 : p};
+    int64_t pixel[at_once];
+#pragma GCC unroll 3
+    for (int i = 0; i < at_once; ++i) pixel[i] = p + i < pixels ? p + i : pixels - 1;
     const int32_t* index = taps.index;
     const F* weights = taps.weights;
     Vector<F> sum[kVectors][at_once] = {};
@@ -64,7 +66,7 @@ void group_sums_of_block(const SampledBlock<F>& given, const Taps<F>& taps, int 
         Vector<F> x[together][at_once];
 #pragma GCC unroll 8
         for (int v = 0; v < together; ++v) {
-#pragma GCC unroll 2
+#pragma GCC unroll 3
           for (int i = 0; i < at_once; ++i) {
             const Sample<F> sample(block, index[pixel[i]], weights + Sample<F>::kWeights * pixel[i]);
             x[v][i] = sample((first + v) * n);
@@ -82,7 +84,7 @@ void group_sums_of_block(const SampledBlock<F>& given, const Taps<F>& taps, int 
     }
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
-#pragma GCC unroll 2
+#pragma GCC unroll 3
       for (int i = 0; i < at_once; ++i) store<F>(out + pixel[i] * cb + v * n, sum[v][i]);
     }
   }
