@@ -59,8 +59,8 @@ def assert_rounded_only(cases: list[DriverCase], results: list[Any]) -> None:
     for case, result in zip(cases, results, strict=True):
         assert not isinstance(result, str), result
         error = largest_error(result, op_named(case.spec.name).reference(case.inputs, case.attributes))
-        # Half a unit of 8 bits on either factor and on the image: 3 * 2^-9 of a product, and few sums are all of one sign.
-        assert error <= 4e-3, (case.attributes, {name: value.shape for name, value in case.inputs.items()})
+        # Half a unit of 8 bits on either factor and on the image: 5.9e-3 of a product, and few sums are all of one sign.
+        assert error <= 5.9e-3, (case.attributes, {name: value.shape for name, value in case.inputs.items()})
 
 
 # Elsewhere the option changes nothing.

@@ -34,18 +34,19 @@ class BlockedImage {
         plane_((shape.height + 3) * row_),
         chunks_(ceil_div(shape.pixels(), kChunk)),
         memory_(context, (Checked(largest.images) * Checked(largest.blocks) * Checked(plane_)).value()),
-        states_(static_cast<std::size_t>(largest.images * largest.blocks * chunks_)) {}
-
-  // Begins a part: of its images nothing is copied, what surrounds them is zero.
-  void begin(const BatchPart& part) {
-    part_ = part;
-    for (std::atomic<State>& state : states_) state.store(State::kMissing, std::memory_order_relaxed);
-    for (int64_t i = 0; i < part.images * part.blocks; ++i) {
+        states_(static_cast<std::size_t>(largest.images * largest.blocks * chunks_)) {
+    for (int64_t i = 0; i < largest.images * largest.blocks; ++i) {
       F* plane = memory_.data() + i * plane_;
       // Up to the first row's first pixel, and the last row; block_pixels writes the border between rows.
       std::fill_n(plane, 2 * row_ + pixel_, F{0});
       std::fill_n(plane + plane_ - row_, row_, F{0});
     }
+  }
+
+  // Begins a part: of its images nothing is copied.
+  void begin(const BatchPart& part) {
+    part_ = part;
+    for (std::atomic<State>& state : states_) state.store(State::kMissing, std::memory_order_relaxed);
   }
 
   // Begins a part and copies all of it.

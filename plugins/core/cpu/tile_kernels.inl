@@ -8,6 +8,7 @@
 // Accuracy: sums in F in the order tap, channel; positions are exact (see bilinear_taps).
 
 #include "core/cpu/bfloat16.inl"
+#include "core/cpu/blocked_pixels.inl"
 #include "core/cpu/combined_products.inl"
 #include "core/cpu/depthwise_kernels.inl"
 #include "core/cpu/direct_kernels.inl"

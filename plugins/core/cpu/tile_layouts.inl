@@ -1,18 +1,12 @@
 // Image planes to channel blocks, and finished tiles back to planes. Part of tile_kernels.inl.
 #pragma once
 
+#include "core/cpu/blocked_pixels.inl"
 #include "core/cpu/simd.inl"
 #include "core/cpu/tile_kernels.h"
 
 namespace deploydcn::cpu {
 namespace {
-
-// Channels of a pixel, a vector or a pair of vectors at a time, as a blocked image has them.
-template <class F>
-struct PlainPixels {
-  static constexpr int kVectors = 1;
-  static inline __attribute__((always_inline)) Vector<F> pack(const Vector<F> (&x)[1]) { return x[0]; }
-};
 
 template <class F, template <class> class Pixels>
 void block_pixels(const F* in, int64_t plane_stride, int channels, const F* scale, int64_t first, int64_t count,

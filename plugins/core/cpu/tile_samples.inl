@@ -1,6 +1,7 @@
 // Where taps sample, and what they find there. Part of tile_kernels.inl.
 #pragma once
 
+#include "core/cpu/blocked_pixels.inl"
 #include "core/cpu/simd.inl"
 #include "core/cpu/tile_kernels.h"
 
@@ -135,38 +136,15 @@ void exact_taps(const TapGeometry<F>& geometry, int64_t pixels, Taps<F>& taps) {
 
 // -------------------------------------------------------------------------------------------------------- sampling
 // One sample, a vector of channels at a time; panels and sums of small groups are built from the same three.
-template <class F>
-struct Bilinear {
+template <class F, template <class> class Pixels>
+struct BilinearOf {
   static constexpr int kWeights = 4;  // per sample
   const F *top, *bottom;
   Vector<F> w00, w01, w10, w11;
-  int cb;
-  inline __attribute__((always_inline)) Bilinear(const SampledBlock<F>& block, int32_t index, const F* weights) {
+  int pixel;  // elements
+  inline __attribute__((always_inline)) BilinearOf(const SampledBlock<F>& block, int32_t index, const F* weights) {
     const Vector<F> zero{};  // subtracted, which is free: adding it would turn -0 into 0
-    top = block.image + static_cast<int64_t>(index) * block.cb;
-    bottom = top + block.row;
-    w00 = weights[0] - zero;
-    w01 = weights[1] - zero;
-    w10 = weights[2] - zero;
-    w11 = weights[3] - zero;
-    cb = block.cb;
-  }
-  inline __attribute__((always_inline)) Vector<F> operator()(int c) const {
-    return w00 * load<F>(top + c) + w01 * load<F>(top + cb + c) + w10 * load<F>(bottom + c) +
-           w11 * load<F>(bottom + cb + c);
-  }
-};
-
-// The same of an image of pairs of bfloat16.
-template <class F>
-struct BilinearOfPairs {
-  static constexpr int kWeights = 4;
-  const F *top, *bottom;
-  Vector<F> w00, w01, w10, w11;
-  int pixel;
-  inline __attribute__((always_inline)) BilinearOfPairs(const SampledBlock<F>& block, int32_t index, const F* weights) {
-    const Vector<F> zero{};
-    pixel = block.cb / 2;
+    pixel = block.cb / Pixels<F>::kVectors;
     top = block.image + static_cast<int64_t>(index) * pixel;
     bottom = top + block.row;
     w00 = weights[0] - zero;
@@ -175,16 +153,14 @@ struct BilinearOfPairs {
     w11 = weights[3] - zero;
   }
   inline __attribute__((always_inline)) Vector<F> operator()(int c) const {
-    constexpr int n = Simd<F>::kLanes;
-    const int place = c / (2 * n) * n;
-    const bool second = c / n % 2 != 0;
-    const auto half = [&](const F* from) __attribute__((always_inline)) {
-      const Words word = reinterpret_cast<Words>(load<F>(from + place));
-      return reinterpret_cast<Vector<F>>(second ? word & 0xffff0000 : word << 16);
-    };
-    return w00 * half(top) + w01 * half(top + pixel) + w10 * half(bottom) + w11 * half(bottom + pixel);
+    return w00 * Pixels<F>::load_channels(top, c) + w01 * Pixels<F>::load_channels(top + pixel, c) +
+           w10 * Pixels<F>::load_channels(bottom, c) + w11 * Pixels<F>::load_channels(bottom + pixel, c);
   }
 };
+template <class F>
+using Bilinear = BilinearOf<F, PlainPixels>;
+template <class F>
+using BilinearOfPairs = BilinearOf<F, PixelPairs>;
 
 // The nearest whole number from low to high, half to even; 0 for NaN.
 template <class F>

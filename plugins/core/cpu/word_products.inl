@@ -4,6 +4,7 @@
 #pragma once
 
 #include "core/cpu/bfloat16.inl"
+#include "core/cpu/blocked_pixels.inl"
 #include "core/cpu/simd.inl"
 #include "core/cpu/tile_kernels.h"
 #include "core/cpu/tile_layouts.inl"
@@ -43,15 +44,6 @@ struct WordPanel {
     }
     __builtin_memcpy(to, &words, sizeof words);
     to += sizeof words;
-  }
-};
-
-// The channels of two vectors, rounded, lane by lane: BilinearOfPairs parts them without shuffles.
-template <class F>
-struct PixelPairs {
-  static constexpr int kVectors = 2;
-  static inline __attribute__((always_inline)) Vector<F> pack(const Vector<F> (&x)[2]) {
-    return reinterpret_cast<Vector<F>>(round_to_upper(x[0]) >> 16 | (round_to_upper(x[1]) & 0xffff0000));
   }
 };
 
