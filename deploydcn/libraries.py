@@ -58,8 +58,8 @@ def register_ort_ops(
             1.25, which have none.
         bfloat16: convolutions on the CPU may round the factors of their products, and the image they sample, to bfloat16 (8
             bits) where the processor multiplies them faster (`cpu_isa` is one of BFLOAT16_ISAS). Positions, interpolation and
-            sums stay float32; results differ by about 0.2 % of the largest. No effect on other processors, and on grouped
-            convolutions of few channels.
+            sums stay float32; results differ by about 0.2 % of the largest, up to 0.4 % where few products are summed. No effect
+            on other processors, and on grouped convolutions of few channels.
         precise: convolutions on the CPU multiply by fused multiply-add alone. Otherwise large ones combine pixels, channels and
             outputs into fewer products (26 for 32, or Strassen's seven for eight), or take matrix tiles (AMX). Rounding errors of
             combined products are up to twice as large, at most 2e-6 of the largest result, and shared by up to four neighbouring

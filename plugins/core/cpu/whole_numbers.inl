@@ -23,7 +23,7 @@ inline __attribute__((always_inline)) Words whole_numbers(const Vector<float>* v
   Words all{};
 #pragma GCC unroll 4
   for (int v = 0; v < 4; ++v) {
-    Vector<float> value = values[v] < low ? low : values[v];  // NaN stays: its lowest bits are 0
+    Vector<float> value = values[v] < low ? low : values[v];  // NaN, of overflow, stays: its lowest bits are 0
     value = value > high ? high : value;
     all |= (reinterpret_cast<Words>(value + shift) & 0xff) << 8 * v;
   }
