@@ -200,23 +200,25 @@ def test_threads_copy_what_they_sample(sanitizers: str) -> None:
 
 
 def small_group_cases() -> Iterator[DriverCase]:
-    """One to eight channels per group, of fewer, as many and more outputs, in channel blocks that are convolved one after the other."""
+    """One to eight channels per group, of fewer, as many and more outputs, in channel blocks that threads take for themselves, and in
+    one whose image is too large for that."""
     rng = np.random.default_rng(4)
     op = op_named("DeformConv2d")
-    pixels = itertools.cycle([(33, 37), (1, 1), (41, 29), (3, 5)])
+    sizes = itertools.cycle([(33, 37), (1, 1), (41, 29), (3, 5)])
     for types in op.spec.type_rows:
-        for channels, outputs, groups, offset_groups in (
-            (1, 1, 150, 1),
-            (1, 3, 70, 2),
-            (2, 2, 65, 1),
-            (2, 3, 40, 4),
-            (4, 4, 36, 3),
-            (4, 9, 17, 1),
-            (8, 5, 18, 1),
-            (8, 8, 18, 2),
-            (8, 24, 9, 9),
+        for channels, outputs, groups, offset_groups, pixels in (
+            (1, 1, 150, 1, next(sizes)),
+            (1, 3, 70, 2, next(sizes)),
+            (2, 2, 65, 1, next(sizes)),
+            (2, 3, 40, 4, next(sizes)),
+            (4, 4, 36, 3, next(sizes)),
+            (4, 9, 17, 1, next(sizes)),
+            (8, 5, 18, 1, next(sizes)),
+            (8, 8, 18, 2, next(sizes)),
+            (8, 24, 9, 9, next(sizes)),
+            (1, 1, 16, 1, (140, 130)),
         ):
-            height, width = next(pixels)
+            height, width = pixels
             shapes = {
                 "X": (1 + groups % 2, channels * groups, height, width),
                 "W": (outputs * groups, channels, 2, 2),

@@ -43,9 +43,12 @@ class BlockedImage {
     }
   }
 
-  // Begins a part: of its images nothing is copied.
+  // Begins a part: of its images nothing is copied, unless it is another piece of the blocks at hand.
   void begin(const BatchPart& part) {
+    const bool at_hand = part.image == part_.image && part.images == part_.images && part.block == part_.block &&
+                         part.blocks == part_.blocks;
     part_ = part;
+    if (at_hand) return;
     for (std::atomic<State>& state : states_) state.store(State::kMissing, std::memory_order_relaxed);
   }
 

@@ -15,8 +15,8 @@ constexpr int64_t kPanelBytes = 768 * 1024;     // a panel and all weights, wher
 constexpr int64_t kTapBytes = 2 * 1024 * 1024;  // positions
 template <class F>
 constexpr int64_t kPositionBytes = 4 * sizeof(F) + 4;  // of a pixel and a tap
-constexpr int64_t kCopyBytes = 128 * 1024;   // of a blocked copy, per processor: it stays in the second-level cache
-constexpr int64_t kKeptBytes = 1024 * 1024;  // of positions, per processor
+constexpr int64_t kCopyBytes = 128 * 1024;   // of a blocked copy, per thread: it stays in the second-level cache
+constexpr int64_t kKeptBytes = 1024 * 1024;  // of positions, per thread
 constexpr int64_t kSmallGroupPixels = 512;   // half a page of every output channel
 
 inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
@@ -45,17 +45,6 @@ class PixelTiles {
   int64_t pixels_, unit_, units_, count_;
 };
 
-// Where groups lie within channel blocks: what is copied and convolved at a time, so that the copy is still near when
-// it is sampled. Sums over all channels take everything at once.
-template <class F>
-BatchPart choose_part(const ConvolutionShape& shape, const ChannelPlan& plan) {
-  const auto blocks = static_cast<int64_t>(plan.blocks.size());
-  if (!plan.small_group) return {0, shape.batch, 0, blocks};
-  const int64_t bytes = (shape.height + 2) * (shape.width + 2) * plan.block_width * static_cast<int64_t>(sizeof(F));
-  const int64_t most = std::max<int64_t>(1, kCopyBytes * processors() / bytes);
-  return {0, std::clamp<int64_t>(most / blocks, 1, shape.batch), 0, std::min(blocks, most)};
-}
-
 template <class F>
 int64_t choose_panel_pixels(const MatrixKernels<F>& matrix, int64_t values, int64_t weight_bytes) {
   const auto fits = [&](int64_t pixels) {
@@ -64,11 +53,11 @@ int64_t choose_panel_pixels(const MatrixKernels<F>& matrix, int64_t values, int6
   return fits(matrix.near_pixels) && !fits(matrix.most_pixels) ? matrix.near_pixels : matrix.most_pixels;
 }
 
-// As many pixels per tile as caches hold; where tiles of the images at hand are few, as many for every processor.
+// As many pixels per tile as caches hold; where tiles of a part are few, as many for every thread.
 template <class F>
 PixelTiles choose_tiles(const ConvolutionShape& shape, const PackedWeights<F>& weights, int64_t accumulators,
-                        int64_t images) {
-  constexpr int64_t bytes = sizeof(F), few = 8;  // tiles per processor
+                        const BatchPart& part, int64_t threads) {
+  constexpr int64_t bytes = sizeof(F), few = 8;  // tiles per thread
   const TileKernels<F>& kernels = tile_kernels<F>();
   const ChannelPlan& plan = weights.plan();
   const int64_t pixels = shape.out_pixels();
@@ -82,28 +71,29 @@ PixelTiles choose_tiles(const ConvolutionShape& shape, const PackedWeights<F>& w
   most = std::min(most, kTapBytes / (shape.taps() * plan.offset_groups * kPositionBytes<F>));
   most = std::max(most / unit * unit, round_up(kernels.lanes, unit));
   int64_t count = ceil_div(pixels, most);
-  const auto uneven = [&] { return images * count % processors() != 0; };
-  while (images * count < few * processors() && uneven() && ceil_div(pixels, count + 1) >= kSmallestTile) ++count;
-  return {pixels, count, unit};
+  const int64_t images = part.images;
+  const auto uneven = [&] { return images * count % threads != 0; };
+  while (images * count < few * threads && uneven() && ceil_div(pixels, count + 1) >= kSmallestTile) ++count;
+  return {pixels, round_up(count, part.pieces), unit};
 }
 
 // Tiles whose positions are kept from one part to the next: all, where there is room; it is faster than to locate them
 // again.
 template <class F>
 int64_t choose_kept(const ConvolutionShape& shape, const ChannelPlan& plan, const BatchPart& part,
-                    const PixelTiles& tiles) {
+                    const PixelTiles& tiles, int64_t threads) {
   if (part.blocks == static_cast<int64_t>(plan.blocks.size())) return 0;
   const int64_t count = part.images * tiles.count();
   const int64_t bytes = count * tiles.largest() * shape.taps() * plan.offset_groups * kPositionBytes<F>;
-  return bytes <= kKeptBytes * processors() ? count : 0;
+  return bytes <= kKeptBytes * threads ? count : 0;
 }
 
 // Where tiles are fewer than processors: the same samples for parts of the outputs. Sampling again is cheap where many
 // outputs share a sample.
-inline int64_t choose_shares(const ChannelPlan& plan, int64_t tiles) {
+inline int64_t choose_shares(const ChannelPlan& plan, int64_t tiles, int64_t threads) {
   constexpr int64_t fewest = 8;  // vectors of outputs of a part
   if (plan.small_group) return 1;
-  return std::max<int64_t>(1, std::min(plan.columns * plan.vectors / fewest, processors() / tiles));
+  return std::max<int64_t>(1, std::min(plan.columns * plan.vectors / fewest, threads / tiles));
 }
 
 }  // namespace deploydcn::cpu

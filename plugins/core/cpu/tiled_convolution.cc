@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "core/cpu/arranged_constants.h"
+#include "core/cpu/batch_parts.h"
 #include "core/cpu/blocked_image.h"
 #include "core/cpu/tap_positions.h"
 #include "core/cpu/thread_arena.h"
@@ -18,8 +19,9 @@ constexpr int64_t kNearBytes = 4 * 1024 * 1024;  // of weights that stay in the 
 template <class F>
 class Convolution {
  public:
+  // Of as many of the parts as it gets to take.
   Convolution(const ConvolutionShape& shape, const PackedWeights<F>& weights, const ConvolutionArguments& arguments,
-              CpuContext& context)
+              CpuContext& context, BatchParts<F>& parts)
       : shape_(shape),
         plan_(weights.plan()),
         weights_(weights),
@@ -31,12 +33,13 @@ class Convolution {
         sums_(row_ * matrix_.kept / 4),
         far_weights_(static_cast<int64_t>(weights.packed_bytes()) > kNearBytes),
         accumulators_(plan_.small_group ? plan_.block_width : shape.groups * plan_.columns * sums_),
-        part_(choose_part<F>(shape, plan_)),
-        tiles_(choose_tiles(shape, weights, accumulators_, part_.images)),
+        parts_(parts),
+        tiles_(choose_tiles(shape, weights, accumulators_, parts.largest(), parts.threads())),
         tile_(round_up(tiles_.largest(), kernels_.lanes)),
-        shares_(choose_shares(plan_, part_.images * tiles_.count())),
-        image_(shape, plan_, arguments, block_pairs(), weights.channel_scale(), part_, context),
-        positions_(shape, arguments, plan_.offset_groups, tile_, choose_kept<F>(shape, plan_, part_, tiles_), context),
+        shares_(choose_shares(plan_, parts.largest().images * tiles_.count(), parts.threads())),
+        image_(shape, plan_, arguments, block_pairs(), weights.channel_scale(), parts.largest(), context),
+        positions_(shape, arguments, plan_.offset_groups, tile_,
+                   choose_kept<F>(shape, plan_, parts.largest(), tiles_, parts.threads()), context),
         bias_(context, arranged_bias_count(shape, plan_, row_)) {}
 
   // Returns false where sums were not finite and the products are for finite values only.
@@ -44,28 +47,26 @@ class Convolution {
     arrange_bias(shape_, plan_, row_, load_bias<F>(arguments_, shape_.outputs), bias_.data());
     if (matrix_.sums == Sums::kWhole) find_corrections();
     if (separable()) stage_ = arrange_stage<F>(shape_, plan_, arguments_.depthwise);
-    for (int64_t image = 0; image < shape_.batch; image += part_.images) {
-      const int64_t images = std::min(part_.images, shape_.batch - image);
-      for (int64_t block = 0; block < blocks(); block += part_.blocks) {
-        run_part({image, images, block, std::min(part_.blocks, blocks() - block)});
-      }
-    }
+    while (const std::optional<BatchPart> part = parts_.take()) run_part(*part);
     return !spoiled_;
   }
 
  private:
   void run_part(const BatchPart& part) {
     image_.begin(part);
-    parallel_for(context_, part.images * tiles_.count() * shares_, [&](int64_t task) {
-      Workspace w = make_workspace(task);
+    const int64_t first = first_tile(part.piece, part), tiles = first_tile(part.piece + 1, part) - first;
+    parallel_for(context_, part.images * tiles * shares_, [&](int64_t task) {
+      const int64_t index = task / shares_, image = index / tiles, tile = first + index % tiles;
+      Workspace w = make_workspace(image * tiles_.count() + tile);
       if (plan_.small_group) {
-        run_small_groups(tile_at(part, task), w);
+        run_small_groups(tile_at(part, image, tile, task % shares_), w);
       } else {
-        run_tile(tile_at(part, task), w);
+        run_tile(tile_at(part, image, tile, task % shares_), w);
       }
-      positions_.keep(task, w.positions);
+      positions_.keep(image * tiles_.count() + tile, w.positions);
     });
   }
+  int64_t first_tile(int64_t piece, const BatchPart& part) const { return piece * tiles_.count() / part.pieces; }
 
   int64_t blocks() const { return static_cast<int64_t>(plan_.blocks.size()); }
   bool deformable() const { return arguments_.offset.present; }
@@ -92,7 +93,7 @@ class Convolution {
     F* chunk;  // of a blocked copy
   };
 
-  Workspace make_workspace(int64_t task) const {
+  Workspace make_workspace(int64_t tile) const {
     const int64_t panel = plan_.small_group ? 0 : tile_ * matrix_.pixel_bytes;
     const int64_t sums = accumulators_ * tile_ + kernels_.lanes;  // and room for a vector from every lane on
     const int64_t depthwise = separable() ? tile_ * plan_.block_width : 0;
@@ -102,7 +103,7 @@ class Convolution {
     arena.reset(positions_.bytes() + ThreadArena::bytes_for<unsigned char>(panel) + ThreadArena::bytes_for<F>(floats) +
                 3 * ThreadArena::bytes_for<F>(0));
     Workspace w{};
-    w.positions = positions_.take(arena, task);
+    w.positions = positions_.take(arena, tile);
     w.panel = arena.take<unsigned char>(panel);
     w.depthwise = arena.take<F>(depthwise);
     w.tile = arena.take<F>(sums);
@@ -117,11 +118,10 @@ class Convolution {
     int64_t n, first, pixels, begin, end, first_block, end_block;
     PixelRun run() const { return {n, first, pixels}; }
   };
-  Tile tile_at(const BatchPart& part, int64_t task) const {
-    const int64_t index = task / shares_, share = task % shares_, in_image = index % tiles_.count();
-    const int64_t n = part.image + index / tiles_.count(), first = tiles_.begin(in_image);
+  Tile tile_at(const BatchPart& part, int64_t image, int64_t tile, int64_t share) const {
+    const int64_t first = tiles_.begin(tile), pixels = tiles_.begin(tile + 1) - first;
     const int64_t begin = share * plan_.columns / shares_, end = (share + 1) * plan_.columns / shares_;
-    return {n, first, tiles_.begin(in_image + 1) - first, begin, end, part.block, part.block + part.blocks};
+    return {part.image + image, first, pixels, begin, end, part.block, part.block + part.blocks};
   }
 
   // One step of the product: a tap block of a channel block, for one tile.
@@ -294,10 +294,10 @@ class Convolution {
   const int64_t sums_;  // of a pixel in a column
   const bool far_weights_;
   const int64_t accumulators_;  // per pixel
-  const BatchPart part_;        // the largest
-  const PixelTiles tiles_;      // of an image
-  const int64_t tile_;          // room for a tile's pixels: whole vectors
-  const int64_t shares_;        // of the outputs, each a task of its own
+  BatchParts<F>& parts_;
+  const PixelTiles tiles_;  // of an image
+  const int64_t tile_;      // room for a tile's pixels: whole vectors
+  const int64_t shares_;    // of the outputs, each a task of its own
   BlockedImage<F> image_;
   TapPositions<F> positions_;
   ScratchBuffer<F> bias_;
@@ -312,9 +312,17 @@ template <class F>
 void convolve(const ConvolutionShape& shape, const PackedWeights<F>& weights, const ConvolutionArguments& arguments,
               CpuContext& context) {
   if (shape.batch == 0) return;
-  if (Convolution<F>(shape, weights, arguments, context).run()) return;
+  BatchParts<F> parts(shape, weights.plan());
+  if (parts.workers() > 1) {
+    return parallel_for(context, parts.workers(), [&](int64_t) {
+      ContextOfOne alone(context);
+      if (parts.left()) Convolution<F>(shape, weights, arguments, alone, parts).run();
+    });
+  }
+  if (Convolution<F>(shape, weights, arguments, context, parts).run()) return;
   const PackedWeights<F> fused(arguments.weight, shape.groups, shape.offset_groups, Products::kFused);
-  Convolution<F>(shape, fused, arguments, context).run();
+  BatchParts<F> again(shape, fused.plan());
+  Convolution<F>(shape, fused, arguments, context, again).run();
 }
 
 template void convolve<float>(const ConvolutionShape&, const PackedWeights<float>&, const ConvolutionArguments&,

@@ -2,8 +2,8 @@
 // samples on the grid), in any number of groups. The im2col matrix never exists in full: one tile of output pixels is
 // sampled into cache, multiplied at once and written out.
 //
-//   per part of the batch: all of it, or a few channel blocks where groups lie within blocks
-//     per tile of output pixels:                                        (parallel over images, tiles)
+//   per part of the batch: all of it, or a block where groups lie within blocks   (BatchParts; parallel if many)
+//     per tile of output pixels:                                                  (else parallel over images, tiles)
 //       locate        positions of every tap, of the offset groups of a block
 //       copy          NCHW -> channel blocks with a zero border, as far as samples are the first to read there
 //       per channel block and tap block: sample -> panel, panel * weights -> tile
@@ -11,10 +11,10 @@
 //                           few channels per group, or depthwise: samples * weights -> tile)
 //       finish        bias, activation, back to NCHW
 //
-// Memory beyond input, output and packed weights: a blocked copy of the part, and a few MiB per thread, positions that
-// are kept for the next part included. The copy pads offset groups to whole vectors, unless several fill a block: it
-// may be larger than the input. A separable convolution with several depthwise results per channel copies the channel
-// as often.
+// Memory beyond input, output and packed weights: a blocked copy of the parts at hand, and a few MiB per thread,
+// positions that are kept for the next part included. The copy pads offset groups to whole vectors, unless several fill
+// a block: it may be larger than the input. A separable convolution with several depthwise results per channel copies
+// the channel as often.
 #pragma once
 
 #include <vector>
@@ -108,9 +108,10 @@ struct ChannelPlan {
   }
 };
 
-// Channel blocks [block, block + blocks) of images [image, image + images) of a batch.
+// Channel blocks [block, block + blocks) of images [image, image + images) of a batch, one of so many pieces of the
+// output pixels.
 struct BatchPart {
-  int64_t image, images, block, blocks;
+  int64_t image, images, block, blocks, piece = 0, pieces = 1;
 };
 
 template <class F>
