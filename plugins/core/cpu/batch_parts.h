@@ -16,8 +16,8 @@ namespace deploydcn::cpu {
 //
 // Sums over all channels take everything at once. Where groups lie within channel blocks, a part is what is copied and
 // convolved at a time, so that the copy is still near when it is sampled: for every worker a block of an image; where
-// such parts are too few or too large, a few blocks for all threads together. Blocks that cannot be dealt out evenly
-// are cut into pieces of the output pixels, of which each copies what it samples.
+// such parts are too few or too large, a few blocks for all threads together. Blocks that are large or cannot be dealt
+// out evenly are cut into pieces of the output pixels, of which each copies what it samples.
 template <class F>
 class BatchParts {
  public:
@@ -27,8 +27,8 @@ class BatchParts {
     const int64_t parts = images_ * blocks_, most = std::max<int64_t>(1, kCopyBytes * processors() / bytes);
     if (!plan.small_group) {
       largest_ = {0, images_, 0, blocks_};
-    } else if (parts >= processors() || (parts * kMostPieces >= processors() && bytes <= kOwnCopyBytes)) {
-      largest_ = {0, 1, 0, 1, 0, choose_pieces(parts)};
+    } else if (parts >= processors() || (parts * kMostPieces >= processors() && bytes <= kNearBytes)) {
+      largest_ = {0, 1, 0, 1, 0, choose_pieces(parts, bytes)};
       workers_ = processors();
     } else {
       largest_ = {0, std::clamp<int64_t>(most / blocks_, 1, images_), 0, std::min(blocks_, most)};
@@ -58,17 +58,17 @@ class BatchParts {
   }
 
  private:
-  static constexpr int64_t kMostPieces = 4;              // of a block
-  static constexpr int64_t kOwnCopyBytes = 1024 * 1024;  // of a block that several workers copy
+  static constexpr int64_t kMostPieces = 4;           // of a block
+  static constexpr int64_t kNearBytes = 1024 * 1024;  // of a block: about a second-level cache
 
   // What is copied twice at a piece's border costs about as much as 3 % of a block.
-  static int64_t choose_pieces(int64_t blocks) {
+  static int64_t choose_pieces(int64_t blocks, int64_t bytes) {
     const auto cost = [&](int64_t pieces) {
       const int64_t parts = blocks * pieces;
       return static_cast<double>(round_up(parts, processors())) / static_cast<double>(parts) + 0.03 * (pieces - 1);
     };
-    int64_t best = 1;
-    for (int64_t pieces = 2; pieces <= kMostPieces; ++pieces) best = cost(pieces) < cost(best) ? pieces : best;
+    int64_t best = std::min(kMostPieces, ceil_div(bytes, kNearBytes));
+    for (int64_t pieces = best + 1; pieces <= kMostPieces; ++pieces) best = cost(pieces) < cost(best) ? pieces : best;
     return best;
   }
 
