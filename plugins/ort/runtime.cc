@@ -65,8 +65,11 @@ OrtContext::OrtContext(KernelContext* context) : context_(context) {
 }
 OrtContext::~OrtContext() { api().ReleaseAllocator(allocator_); }
 
+// As many batches as tasks: a thread takes one after the other. With fewer, each would get its share beforehand, and a
+// call last as long as the thread that was woken or interrupted last.
 void OrtContext::run(int64_t count, void (*task)(void* state, std::size_t index), void* state) {
-  check(api().KernelContext_ParallelFor(context_, task, static_cast<std::size_t>(count), 0, state));
+  const auto tasks = static_cast<std::size_t>(count);
+  check(api().KernelContext_ParallelFor(context_, task, tasks, tasks, state));
 }
 void* OrtContext::allocate(std::size_t bytes) {
   void* memory = nullptr;

@@ -27,7 +27,7 @@ class BatchParts {
     const int64_t parts = images_ * blocks_, most = std::max<int64_t>(1, kCopyBytes * processors() / bytes);
     if (!plan.small_group) {
       largest_ = {0, images_, 0, blocks_};
-    } else if (parts >= processors() || (parts * kMostPieces >= processors() && bytes <= kNearBytes)) {
+    } else if (parts >= processors() || (parts * kMostPieces >= processors() && bytes <= kNearBlockBytes)) {
       largest_ = {0, 1, 0, 1, 0, choose_pieces(parts, bytes)};
       workers_ = processors();
     } else {
@@ -58,8 +58,8 @@ class BatchParts {
   }
 
  private:
-  static constexpr int64_t kMostPieces = 4;           // of a block
-  static constexpr int64_t kNearBytes = 1024 * 1024;  // of a block: about a second-level cache
+  static constexpr int64_t kMostPieces = 4;                // of a block
+  static constexpr int64_t kNearBlockBytes = 1024 * 1024;  // of a block: about a second-level cache
 
   // What is copied twice at a piece's border costs about as much as 3 % of a block.
   static int64_t choose_pieces(int64_t blocks, int64_t bytes) {
@@ -67,7 +67,7 @@ class BatchParts {
       const int64_t parts = blocks * pieces;
       return static_cast<double>(round_up(parts, processors())) / static_cast<double>(parts) + 0.03 * (pieces - 1);
     };
-    int64_t best = std::min(kMostPieces, ceil_div(bytes, kNearBytes));
+    int64_t best = std::min(kMostPieces, ceil_div(bytes, kNearBlockBytes));
     for (int64_t pieces = best + 1; pieces <= kMostPieces; ++pieces) best = cost(pieces) < cost(best) ? pieces : best;
     return best;
   }
