@@ -199,6 +199,30 @@ def test_threads_copy_what_they_sample(sanitizers: str) -> None:
         assert_equal_reference(op_named("DeformConv2d"), [case], [result])
 
 
+def cases_of_windows() -> Iterator[DriverCase]:
+    """Images of which a thread keeps the rows around its samples, where these lie near, and copies everything where they do not."""
+    rng = np.random.default_rng(6)
+    for name in ("DeformConv2d", "GroupedConv2d"):
+        spec = op_named(name).spec
+        for types in spec.type_rows:
+            for height, width, stride in ((150, 20, 1), (61, 64, 1), (131, 45, 2)):
+                for reach in (0.5, 3, 60) if name == "DeformConv2d" else (0,):
+                    shapes = {"X": (2, 24, height, width), "W": (8, 24, 3, 2)}
+                    if reach:
+                        shapes["offset"] = (2, 12, (height - 1) // stride + 1, (width - 2) // stride + 1)
+                    inputs = {key: rng.standard_normal(shape) * (reach if key == "offset" else 1) for key, shape in shapes.items()}
+                    typed = {key: value.astype(numpy_dtype(types["T1" if key == "offset" else "T"])) for key, value in inputs.items()}
+                    yield DriverCase(spec, typed, {"pads": (1, 0, 1, 0), "strides": (stride, stride)}, types)
+
+
+@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+def test_threads_sample_windows_of_large_images(sanitizers: str) -> None:
+    cases = list(cases_of_windows())
+    results = run_driver(cases, sanitizers=sanitizers, threads=3, callers=2)
+    for case, result in zip(cases, results, strict=True):
+        assert_equal_reference(op_named(case.spec.name), [case], [result])
+
+
 def small_group_cases() -> Iterator[DriverCase]:
     """One to eight channels per group, of fewer, as many and more outputs, in channel blocks that threads take for themselves, and in
     one whose image is too large for that."""

@@ -18,6 +18,8 @@ namespace deploydcn::cpu {
 template <class F>
 class BlockedImage {
  public:
+  static constexpr int64_t kChunk = 256;  // pixels: a multiple of every vector length
+
   // Room for the largest part. block_pairs: as of MatrixKernels. scale: of every channel; null: 1.
   BlockedImage(const ConvolutionShape& shape, const ChannelPlan& plan, const ConvolutionArguments& arguments,
                BlockPixels<F> block_pairs, const F* scale, const BatchPart& largest, CpuContext& context)
@@ -60,7 +62,8 @@ class BlockedImage {
       ThreadArena& arena = thread_arena();
       arena.reset(ThreadArena::bytes_for<F>(buffer()));
       copy_chunk(part.image + plane / part.blocks, part.block + plane % part.blocks, task % chunks_,
-                 arena.template take<F>(buffer()));
+                 arena.template take<F>(buffer()),
+                 block(part.image + plane / part.blocks, part.block + plane % part.blocks));
       states_[static_cast<std::size_t>(task)].store(State::kCopied, std::memory_order_relaxed);
     });
   }
@@ -78,7 +81,7 @@ class BlockedImage {
       while (state.load(std::memory_order_acquire) != State::kCopied) {
         State expected = State::kMissing;
         if (state.compare_exchange_strong(expected, State::kClaimed, std::memory_order_relaxed)) {
-          copy_chunk(n, b, chunk, buffer);
+          copy_chunk(n, b, chunk, buffer, block(n, b));
           state.store(State::kCopied, std::memory_order_release);
         } else {
           std::this_thread::yield();
@@ -108,17 +111,31 @@ class BlockedImage {
     }
   }
 
+  // Copies a chunk of a channel block of an image to where it belongs in a blocked image, of which `to` is the first
+  // pixel. Throws nothing: other threads may wait.
+  void copy_chunk(int64_t n, int64_t b, int64_t chunk, F* buffer, F* to) const noexcept {
+    const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
+    const int64_t pixels = shape_.pixels(), first = chunk * kChunk, count = std::min(pixels - first, kChunk);
+    const int64_t multiplier = shape_.channels / channels_;
+    const auto from = [&](int c) { return (n * channels_ + (block.channel + c) / multiplier) * pixels + first; };
+    for (int c = 0; !direct_ && c < block.channels; ++c) load_input<F>(arguments_, from(c), count, buffer + c * count);
+    block_pixels_(direct_ ? static_cast<const F*>(arguments_.input.data) + from(0) : buffer, direct_ ? pixels : count,
+                  block.channels, scale_ ? scale_ + block.channel : nullptr, first, count, shape_.width, to,
+                  plan_.block_width);
+  }
+
   // Elements that copying a chunk takes besides.
   int64_t buffer() const { return direct_ ? 0 : plan_.block_width * kChunk; }
 
   // One channel block of one image, [H + 2][W + 2][CB] or [CB / 2] pairs, behind a row of zeros.
-  const F* block(int64_t n, int64_t b) const { return memory_.data() + plane(n, b) * plane_ + row_; }
+  F* block(int64_t n, int64_t b) const { return memory_.data() + plane(n, b) * plane_ + row_; }
   // Elements per row of it.
   int64_t row() const { return row_; }
+  // Elements per pixel of it.
+  int64_t pixel() const { return pixel_; }
 
  private:
   enum class State : unsigned char { kMissing, kClaimed, kCopied };
-  static constexpr int64_t kChunk = 256;               // pixels: a multiple of every vector length
   static constexpr int64_t kMostFetched = 256 * 1024;  // bytes: a part of the second-level cache
 
   struct Range {
@@ -133,18 +150,6 @@ class BlockedImage {
   }
 
   int64_t plane(int64_t n, int64_t b) const { return (n - part_.image) * part_.blocks + b - part_.block; }
-
-  // Throws nothing: other threads may wait.
-  void copy_chunk(int64_t n, int64_t b, int64_t chunk, F* buffer) noexcept {
-    const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
-    const int64_t pixels = shape_.pixels(), first = chunk * kChunk, count = std::min(pixels - first, kChunk);
-    const int64_t multiplier = shape_.channels / channels_;
-    const auto from = [&](int c) { return (n * channels_ + (block.channel + c) / multiplier) * pixels + first; };
-    for (int c = 0; !direct_ && c < block.channels; ++c) load_input<F>(arguments_, from(c), count, buffer + c * count);
-    block_pixels_(direct_ ? static_cast<const F*>(arguments_.input.data) + from(0) : buffer, direct_ ? pixels : count,
-                  block.channels, scale_ ? scale_ + block.channel : nullptr, first, count, shape_.width,
-                  memory_.data() + plane(n, b) * plane_ + row_, plan_.block_width);
-  }
 
   const ConvolutionShape& shape_;
   const ChannelPlan& plan_;

@@ -7,6 +7,7 @@
 #include "core/cpu/arranged_constants.h"
 #include "core/cpu/batch_parts.h"
 #include "core/cpu/blocked_image.h"
+#include "core/cpu/image_window.h"
 #include "core/cpu/tap_positions.h"
 #include "core/cpu/thread_arena.h"
 #include "core/cpu/tile_sizes.h"
@@ -40,6 +41,7 @@ class Convolution {
         image_(shape, plan_, arguments, block_pairs(), weights.channel_scale(), parts.largest(), context),
         positions_(shape, arguments, plan_.offset_groups, tile_,
                    choose_kept<F>(shape, plan_, parts.largest(), tiles_, parts.threads()), context),
+        windows_(ImageWindow<F>::suits(shape, plan_) ? ImageWindow<F>::number_call() : 0),
         bias_(context, arranged_bias_count(shape, plan_, row_)) {}
 
   // Returns false where sums were not finite and the products are for finite values only.
@@ -89,8 +91,9 @@ class Convolution {
     unsigned char* panel;
     F* depthwise;  // sums of a separable convolution, [pixel][CB]
     F* tile;
-    F* out;    // [channel][pixel], where the stored type is not F
-    F* chunk;  // of a blocked copy
+    F* out;           // [channel][pixel], where the stored type is not F
+    F* chunk;         // of a blocked copy
+    const F* window;  // what the tile samples instead of the blocked image, if not null
   };
 
   Workspace make_workspace(int64_t tile) const {
@@ -136,6 +139,10 @@ class Convolution {
     const unsigned char* weight = weights_.packed();
     for (int64_t b = 0; b < blocks(); ++b) {
       positions_.locate(tile.run(), plan_.blocks[static_cast<std::size_t>(b)].offset_group, w.positions);
+      if (windows_) {
+        w.window = ImageWindow<F>::of_thread().enter(windows_, image_, tile.n, shape_, tile.pixels,
+                                                     shape_.taps() * plan_.offset_groups, w.positions.located, w.chunk);
+      }
       for (int tap = 0; tap < product_taps; tap += plan_.tap_block) {
         const Step step{b, tap, std::min(product_taps, tap + plan_.tap_block)};
         fill_panel(tile, step, w);
@@ -147,8 +154,9 @@ class Convolution {
 
   // A block, of which everything is there that the positions located last read.
   SampledBlock<F> sampled_block(int64_t n, int64_t b, const Workspace& w) {
-    image_.need(n, b, w.positions.located.low, w.positions.located.high, w.chunk);
-    SampledBlock<F> block{image_.block(n, b), image_.row(), plan_.block_width, plan_.offset_groups, F{0}, F{0}};
+    if (!w.window) image_.need(n, b, w.positions.located.low, w.positions.located.high, w.chunk);
+    SampledBlock<F> block{
+        w.window ? w.window : image_.block(n, b), image_.row(), plan_.block_width, plan_.offset_groups, F{0}, F{0}};
     if (arguments_.quantization) {
       block.low = static_cast<F>(lowest_of(arguments_.input.dtype) - arguments_.quantization->input_zero);
       block.high = static_cast<F>(highest_of(arguments_.input.dtype) - arguments_.quantization->input_zero);
@@ -300,6 +308,7 @@ class Convolution {
   const int64_t shares_;    // of the outputs, each a task of its own
   BlockedImage<F> image_;
   TapPositions<F> positions_;
+  const int64_t windows_;  // the number of a call whose tiles sample windows of the image; 0: none
   ScratchBuffer<F> bias_;
   ArrangedStage<F> stage_;
   std::vector<int32_t> corrections_;  // of sums that are whole numbers, in their order
