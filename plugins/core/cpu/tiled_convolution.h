@@ -14,7 +14,8 @@
 // Memory beyond input, output and packed weights: a blocked copy of the parts at hand, and a few MiB per thread,
 // positions that are kept for the next part included. The copy pads offset groups to whole vectors, unless several fill
 // a block: it may be larger than the input. A separable convolution with several depthwise results per channel copies
-// the channel as often.
+// the channel as often. Of a large image of one channel block each thread keeps a window (image_window.h), and the copy
+// is written only where samples lie too far apart for that.
 #pragma once
 
 #include <vector>
