@@ -36,18 +36,21 @@ constexpr const MatrixKernels<F>* kSecond = &kStrassen<F>;
 #if defined(__AMX_BF16__)
 
 constexpr int kTileRows = 16, kTileBytes = 1024;  // pixels; bytes
-constexpr int kColumns = 2;                       // tiles of 16 outputs side by side
+// From one tile of a panel to the next: a line more than it has. What a pixel writes one after the other would lie in
+// four sets of the first-level cache otherwise, too few for the stores under way.
+constexpr int kSampleBytes = kTileBytes + 64;
+constexpr int kColumns = 2;  // tiles of 16 outputs side by side
 template <Tiles kTiles>
 constexpr int kParts = kTiles == Tiles::kFloat32 ? 3 : 1;
 template <Tiles kTiles>
 constexpr int kTileDepth = kTiles == Tiles::kBytes ? 64 : 32;  // channels
 
-// Panels are tiles of 16 pixels x 64 bytes, [16 pixels][64 bytes of channels][part]. A vector of channels c, its
-// neighbour of channels 16 + c and so on lie side by side: packing them takes no shuffles.
+// Panels are tiles of 16 pixels x 64 bytes, [16 pixels][64 bytes of channels][part], kSampleBytes apart. A vector of
+// channels c, its neighbour of channels 16 + c and so on lie side by side: packing them takes no shuffles.
 template <Tiles kTiles>
 struct TilePanel {
   static constexpr int kVectors = kTileDepth<kTiles> / kTileRows;
-  static constexpr int kStep = kParts<kTiles> * kTileBytes;
+  static constexpr int kStep = kParts<kTiles> * kSampleBytes;
   unsigned char* to;
   inline __attribute__((always_inline)) TilePanel(void* panel, int64_t pixel, int64_t values)
       : to(static_cast<unsigned char*>(panel) + pixel / kTileRows * (values / kTileDepth<kTiles>)*kStep +
@@ -72,7 +75,7 @@ struct TilePanel {
       const Words word_b = rounds ? round_to_upper(b) : reinterpret_cast<Words>(b);
       const Words upper_a = word_a & 0xffff0000, upper_b = word_b & 0xffff0000;
       const Words both = word_a >> 16 | upper_b;
-      __builtin_memcpy(to + part * kTileBytes, &both, sizeof both);
+      __builtin_memcpy(to + part * kSampleBytes, &both, sizeof both);
       a -= reinterpret_cast<Vector<float>>(upper_a);
       b -= reinterpret_cast<Vector<float>>(upper_b);
     }
@@ -157,8 +160,8 @@ void multiply_square(const unsigned char* upper, const unsigned char* lower, con
     _tile_zero(3);
   }
   const auto samples = [&](int part) __attribute__((always_inline)) {
-    DEPLOYDCN_SAMPLES(4, upper + part * kTileBytes);
-    DEPLOYDCN_SAMPLES(5, lower + part * kTileBytes);
+    DEPLOYDCN_SAMPLES(4, upper + part * kSampleBytes);
+    DEPLOYDCN_SAMPLES(5, lower + part * kSampleBytes);
   };
   const auto products = [&]() __attribute__((always_inline)) {
     DEPLOYDCN_ROW_PRODUCTS(0, 1, 4);
@@ -181,8 +184,8 @@ void multiply_square(const unsigned char* upper, const unsigned char* lower, con
       DEPLOYDCN_WEIGHTS(weight + 2 * kWeightBytes);
       products();  // 0, 2
     }
-    upper += kParts<kTiles> * kTileBytes;
-    lower += kParts<kTiles> * kTileBytes;
+    upper += kParts<kTiles> * kSampleBytes;
+    lower += kParts<kTiles> * kSampleBytes;
     weight += kParts<kTiles> * kWeightBytes;
   }
   _tile_stored(0, sums, kSumBytes);
@@ -229,21 +232,21 @@ void multiply_column(const unsigned char* upper, const unsigned char* lower, con
     if constexpr (kTiles == Tiles::kFloat32) {
       _tile_loadd(6, weight + kWeightBytes, 64);
       DEPLOYDCN_COLUMN_PRODUCTS(2, 3);  // 0, 1
-      DEPLOYDCN_SAMPLES(4, upper + kTileBytes);
-      DEPLOYDCN_SAMPLES(5, lower + kTileBytes);
+      DEPLOYDCN_SAMPLES(4, upper + kSampleBytes);
+      DEPLOYDCN_SAMPLES(5, lower + kSampleBytes);
       DEPLOYDCN_COLUMN_PRODUCTS(0, 1);  // 1, 1
       _tile_loadd(6, weight, 64);
       DEPLOYDCN_COLUMN_PRODUCTS(2, 3);  // 1, 0
-      DEPLOYDCN_SAMPLES(4, upper + 2 * kTileBytes);
-      DEPLOYDCN_SAMPLES(5, lower + 2 * kTileBytes);
+      DEPLOYDCN_SAMPLES(4, upper + 2 * kSampleBytes);
+      DEPLOYDCN_SAMPLES(5, lower + 2 * kSampleBytes);
       DEPLOYDCN_COLUMN_PRODUCTS(0, 1);  // 2, 0
       DEPLOYDCN_SAMPLES(4, upper);
       DEPLOYDCN_SAMPLES(5, lower);
       _tile_loadd(6, weight + 2 * kWeightBytes, 64);
       DEPLOYDCN_COLUMN_PRODUCTS(2, 3);  // 0, 2
     }
-    upper += kParts<kTiles> * kTileBytes;
-    lower += kParts<kTiles> * kTileBytes;
+    upper += kParts<kTiles> * kSampleBytes;
+    lower += kParts<kTiles> * kSampleBytes;
     weight += kParts<kTiles> * kWeightBytes;
   }
   _tile_stored(0, sums, kSumBytes);
@@ -280,18 +283,18 @@ void multiply_row(const unsigned char* sample, const unsigned char* weight, int6
       DEPLOYDCN_ROW_PRODUCTS(2, 3, 4);
     }
     if constexpr (kTiles == Tiles::kFloat32) {
-      DEPLOYDCN_SAMPLES(5, sample + kTileBytes);
+      DEPLOYDCN_SAMPLES(5, sample + kSampleBytes);
       DEPLOYDCN_ROW_PRODUCTS(2, 3, 5);  // 1, 0
       DEPLOYDCN_WEIGHTS(weight + kWeightBytes);
       DEPLOYDCN_ROW_PRODUCTS(0, 1, 4);  // 0, 1
       DEPLOYDCN_ROW_PRODUCTS(2, 3, 5);  // 1, 1
-      DEPLOYDCN_SAMPLES(5, sample + 2 * kTileBytes);
+      DEPLOYDCN_SAMPLES(5, sample + 2 * kSampleBytes);
       DEPLOYDCN_WEIGHTS(weight);
       DEPLOYDCN_ROW_PRODUCTS(0, 1, 5);  // 2, 0
       DEPLOYDCN_WEIGHTS(weight + 2 * kWeightBytes);
       DEPLOYDCN_ROW_PRODUCTS(2, 3, 4);  // 0, 2
     }
-    sample += kParts<kTiles> * kTileBytes;
+    sample += kParts<kTiles> * kSampleBytes;
     weight += kParts<kTiles> * kWeightBytes;
   }
   _tile_stored(0, sums, kSumBytes);
@@ -311,7 +314,7 @@ void multiply_tiles(const Product<float>& product) {
   }
   asm volatile("" ::: "memory");  // what the tiles read is written
   _tile_loadconfig(&configuration);
-  const int64_t steps = product.depth / kTileDepth<kTiles>, group = steps * kParts<kTiles> * kTileBytes;
+  const int64_t steps = product.depth / kTileDepth<kTiles>, group = steps * kParts<kTiles> * kSampleBytes;
   const auto* panel = static_cast<const unsigned char*>(product.panel);
   const auto* weight = static_cast<const unsigned char*>(product.weight);
   for (int64_t p = 0; p < product.pixels; p += 2 * kTileRows) {
@@ -341,7 +344,7 @@ constexpr MatrixKernels<float> kTileKernels = {
     kTileRows,
     1,
     kMostValues,
-    kMostValues * kParts<kTiles> * 64 / kTileDepth<kTiles>,
+    kMostValues * kParts<kTiles> * kSampleBytes / kTileRows / kTileDepth<kTiles>,
     kTileDepth<kTiles>,
     true,
     kColumns,
