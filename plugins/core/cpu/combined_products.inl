@@ -240,6 +240,7 @@ constexpr MatrixKernels<F> kCombined = {
     kPanelRow<F>,
     kGroupRow<F, Scheme> / Scheme::kPixels * static_cast<int64_t>(sizeof(F)),
     Scheme::kChannels * Simd<F>::kLanes,
+    1,
     true,
     kPartVectors * Scheme::kOutputs,
     Scheme::kOutputs,

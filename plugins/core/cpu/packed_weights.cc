@@ -68,7 +68,7 @@ ChannelPlan make_plan(const ConvolutionShape& shape, const MatrixKernels<F>& mat
   plan.offset_groups = plan.small_group ? 1 : choose_offset_groups(shape, lanes, widest, kPositionBytes<F>);
   plan.block_width = plan.offset_groups > 1 ? widest
                                             : choose_block_width(per_offset_group, lanes, tile_kernels<F>().vectors,
-                                                                 matrix.depth_multiple);
+                                                                 matrix.channel_multiple);
   plan.vectors = matrix.vectors ? matrix.vectors : choose_vectors(plan.outputs_per_group, lanes);
   plan.columns = ceil_div(plan.outputs_per_group, plan.vectors * lanes);
   const int64_t last_outputs = plan.outputs_per_group - (plan.columns - 1) * plan.vectors * lanes;
@@ -108,9 +108,12 @@ double cost_of(const ConvolutionShape& shape, const ChannelPlan& plan, const Mat
   }
   if (plan.tap_block * plan.block_width < matrix.fewest_values || shape.outputs > matrix.most_outputs) return never;
   const int64_t outputs = ((plan.columns - 1) * plan.vectors + plan.last_vectors) * tile_kernels<F>().lanes;
-  const int64_t multiplied = static_cast<int64_t>(plan.blocks.size()) * plan.block_width * outputs;
+  const auto padded = [&](int64_t taps) { return round_up(taps * plan.block_width, matrix.value_multiple); };
+  const int64_t steps = shape.taps() / plan.tap_block;
+  const int64_t depth = steps * padded(plan.tap_block) + padded(shape.taps() % plan.tap_block);
+  const int64_t multiplied = static_cast<int64_t>(plan.blocks.size()) * depth * outputs;
   return static_cast<double>(multiplied) /
-         (matrix.speed * static_cast<double>(shape.channels * plan.outputs_per_group));
+         (matrix.speed * static_cast<double>(shape.channels * shape.taps() * plan.outputs_per_group));
 }
 
 }  // namespace

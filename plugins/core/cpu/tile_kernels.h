@@ -115,7 +115,8 @@ struct MatrixKernels {
   int64_t pixel_multiple;              // fewer take as long
   int64_t fewest_values, most_values;  // of one pixel in a panel
   int64_t pixel_bytes;                 // of a panel, for that many values
-  int depth_multiple;                  // channels per block are a multiple of it
+  int channel_multiple;                // of a block
+  int value_multiple;                  // of a pixel in a panel, and of weights: others are 0
   bool whole_blocks;                   // products take all channels of a block: no two groups may share one
   int vectors;                         // of a row of accumulators; 0: one or two
   int last_multiple;                   // vectors of the last row's are a multiple; 0: as many as the others'

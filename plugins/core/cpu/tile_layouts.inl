@@ -174,7 +174,8 @@ void fill_panel(const F* sums, int64_t pixels, int cb, const F* bias, Activation
     for (int c = 0; c < cb; c += Panel::kVectors * n) {
       Vector<F> values[Panel::kVectors];
       for (int v = 0; v < Panel::kVectors; ++v) {
-        values[v] = activate<F>(load<F>(sums + p * cb + c + v * n) + load<F>(bias + c + v * n), activation);
+        const int at = c + v * n;
+        values[v] = at < cb ? activate<F>(load<F>(sums + p * cb + at) + load<F>(bias + at), activation) : Vector<F>{};
       }
       out.put(values, {});
     }

@@ -43,7 +43,11 @@ constexpr int kColumns = 2;  // tiles of 16 outputs side by side
 template <Tiles kTiles>
 constexpr int kParts = kTiles == Tiles::kFloat32 ? 3 : 1;
 template <Tiles kTiles>
-constexpr int kTileDepth = kTiles == Tiles::kBytes ? 64 : 32;  // channels
+constexpr int kTileDepth = kTiles == Tiles::kBytes ? 64 : 32;  // values of a pixel
+template <Tiles kTiles>
+constexpr int64_t tile_steps(int64_t values) {
+  return (values + kTileDepth<kTiles> - 1) / kTileDepth<kTiles>;
+}
 
 // Panels are tiles of 16 pixels x 64 bytes, [16 pixels][64 bytes of channels][part], kSampleBytes apart. A vector of
 // channels c, its neighbour of channels 16 + c and so on lie side by side: packing them takes no shuffles.
@@ -53,7 +57,7 @@ struct TilePanel {
   static constexpr int kStep = kParts<kTiles> * kSampleBytes;
   unsigned char* to;
   inline __attribute__((always_inline)) TilePanel(void* panel, int64_t pixel, int64_t values)
-      : to(static_cast<unsigned char*>(panel) + pixel / kTileRows * (values / kTileDepth<kTiles>)*kStep +
+      : to(static_cast<unsigned char*>(panel) + pixel / kTileRows * tile_steps<kTiles>(values) * kStep +
            pixel % kTileRows * 64) {}
 
   inline __attribute__((always_inline)) void put(const Vector<float>* values, const SampledBlock<float>& block) {
@@ -86,13 +90,13 @@ struct TilePanel {
 template <Tiles kTiles>
 int64_t pack_tiles(const float* weights, int64_t depth, int row, void* out) {
   constexpr int together = kTileDepth<kTiles> / kTileRows;
-  const int64_t steps = depth / kTileDepth<kTiles>, columns = row / kTileRows;
+  const int64_t steps = tile_steps<kTiles>(depth), columns = row / kTileRows;
   for (int64_t step = 0; out && step < steps; ++step) {
     for (int64_t column = 0; column < columns; ++column) {
       for (int place = 0; place < kTileRows * kTileDepth<kTiles>; ++place) {
         const int side = place / kTileDepth<kTiles>, output = place / together % kTileRows, which = place % together;
         const int64_t channel = step * kTileDepth<kTiles> + which * kTileRows + side;
-        float left = weights[channel * row + column * kTileRows + output];
+        float left = channel < depth ? weights[channel * row + column * kTileRows + output] : 0;
         if constexpr (kTiles == Tiles::kBytes) {
           static_cast<int8_t*>(out)[(step * columns + column) * kTileBytes + place] = static_cast<int8_t>(left);
         } else {
@@ -314,7 +318,7 @@ void multiply_tiles(const Product<float>& product) {
   }
   asm volatile("" ::: "memory");  // what the tiles read is written
   _tile_loadconfig(&configuration);
-  const int64_t steps = product.depth / kTileDepth<kTiles>, group = steps * kParts<kTiles> * kSampleBytes;
+  const int64_t steps = tile_steps<kTiles>(product.depth), group = steps * kParts<kTiles> * kSampleBytes;
   const auto* panel = static_cast<const unsigned char*>(product.panel);
   const auto* weight = static_cast<const unsigned char*>(product.weight);
   for (int64_t p = 0; p < product.pixels; p += 2 * kTileRows) {
@@ -345,6 +349,7 @@ constexpr MatrixKernels<float> kTileKernels = {
     1,
     kMostValues,
     kMostValues * kParts<kTiles> * kSampleBytes / kTileRows / kTileDepth<kTiles>,
+    kTileRows,
     kTileDepth<kTiles>,
     true,
     kColumns,

@@ -137,6 +137,7 @@ constexpr MatrixKernels<F> kFused = {
     kPanelRow<F>,
     kPanelRow<F> * static_cast<int64_t>(sizeof(F)),
     1,
+    1,
     false,
     0,
     0,

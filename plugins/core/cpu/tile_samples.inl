@@ -138,7 +138,8 @@ void exact_taps(const TapGeometry<F>& geometry, int64_t pixels, Taps<F>& taps) {
 // One sample, a vector of channels at a time; panels and sums of small groups are built from the same three.
 template <class F, template <class> class Pixels>
 struct BilinearOf {
-  static constexpr int kWeights = 4;  // per sample
+  static constexpr int kWeights = 4;                    // per sample
+  static constexpr int kVectors = Pixels<F>::kVectors;  // of a block: a multiple
   const F *top, *bottom;
   Vector<F> w00, w01, w10, w11;
   int pixel;  // elements
@@ -174,7 +175,7 @@ inline __attribute__((always_inline)) Vector<F> round_within(Vector<F> value, F 
 }
 template <class F>
 struct Rounded {
-  static constexpr int kWeights = 4;
+  static constexpr int kWeights = 4, kVectors = 1;
   Bilinear<F> sample;
   F low, high;
   inline __attribute__((always_inline)) Rounded(const SampledBlock<F>& block, int32_t index, const F* weights)
@@ -186,7 +187,7 @@ struct Rounded {
 
 template <class F>
 struct Exact {
-  static constexpr int kWeights = 0;
+  static constexpr int kWeights = 0, kVectors = 1;
   const F* pixel;
   inline __attribute__((always_inline)) Exact(const SampledBlock<F>& block, int32_t index, const F*)
       : pixel(block.image + static_cast<int64_t>(index) * block.cb) {}
@@ -267,36 +268,49 @@ inline __attribute__((always_inline)) void by_offset_groups(const SampledBlock<F
   }
 }
 
-// Panel: where the samples of a pixel go, kVectors vectors at a time (RowPanel, TilePanel).
+constexpr int greatest_divisor(int a, int b) { return b == 0 ? a : greatest_divisor(b, a % b); }
+
+// Panel: where the samples of a pixel go, kVectors vectors at a time (RowPanel, TilePanel): those of all taps one after
+// the other, and zeros where the last are fewer.
 template <class F, template <class> class Sample, class Panel, int kVectors, int kGroups>
 void sample_block(const SampledBlock<F>& given, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
                   void* panel) {
-  constexpr int n = Simd<F>::kLanes, cb = kVectors * n;
+  constexpr int n = Simd<F>::kLanes, cb = kVectors * n, together = Panel::kVectors;
+  constexpr int some_taps = together / greatest_divisor(kVectors, together);  // that fill what is put together
   // A copy that no store can change.
   const SampledBlock<F> block{given.image, given.row, cb, kGroups, given.low, given.high};
   for (int64_t p = 0; p < pixels; ++p) {
     const int32_t* index = taps.index + tap_begin * taps.stride + p;
     const F* weights = taps.weights + Sample<F>::kWeights * (tap_begin * taps.stride + p);
     Panel out(panel, p, (tap_end - tap_begin) * cb);
-    for (int t = tap_begin; t < tap_end; ++t) {
-      const BlockSamples<F, Sample, cb, kGroups> sample(block, index, weights, taps.group_stride);
-#pragma GCC unroll 8
-      for (int c = 0; c < cb; c += Panel::kVectors * n) {
-        Vector<F> values[Panel::kVectors];
+    const auto put = [&](int count) __attribute__((always_inline)) {
+      Vector<F> values[together];
 #pragma GCC unroll 4
-        for (int v = 0; v < Panel::kVectors; ++v) values[v] = sample(c + v * n);
-        out.put(values, block);
+      for (int i = 0; i < some_taps; ++i) {
+        const int64_t tap = i < count ? i : count - 1;
+        const BlockSamples<F, Sample, cb, kGroups> sample(block, index + tap * taps.stride,
+                                                          weights + Sample<F>::kWeights * tap * taps.stride,
+                                                          taps.group_stride);
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) {
+          const int place = (i * kVectors + v) % together;
+          values[place] = i < count ? sample(v * n) : Vector<F>{};
+          if (place == together - 1) out.put(values, block);
+        }
       }
-      index += taps.stride;
-      weights += Sample<F>::kWeights * taps.stride;
-    }
+      index += count * taps.stride;
+      weights += Sample<F>::kWeights * count * taps.stride;
+    };
+    int left = tap_end - tap_begin;
+    for (; left >= some_taps; left -= some_taps) put(some_taps);
+    if (some_taps > 1 && left > 0) put(left);
   }
 }
 template <class F, template <class> class Sample, class Panel>
 void sample(const SampledBlock<F>& block, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
             void* panel) {
   const auto run = [&](auto vectors, auto groups) __attribute__((always_inline)) {
-    if constexpr (vectors % Panel::kVectors == 0 && vectors <= kWidestBlock<F>) {
+    if constexpr (vectors % Sample<F>::kVectors == 0 && vectors <= kWidestBlock<F>) {
       sample_block<F, Sample, Panel, vectors, groups>(block, taps, tap_begin, tap_end, pixels, panel);
     }
   };

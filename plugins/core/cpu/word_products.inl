@@ -23,9 +23,14 @@ constexpr int kInWord = kWords == Words32::kBytes ? 4 : 2;
 constexpr int kWordValues = 576;  // of a panel per pixel: nine taps of 64 channels
 template <Words32 kWords>
 constexpr int kWordRow = kWordValues / kInWord<kWords> * 4;  // bytes
-// Channels: a vector of words.
+// Values: a vector of words.
 template <Words32 kWords>
 constexpr int kWordDepth = kInWord<kWords> * Simd<float>::kLanes;
+// Words of so many values, whole vectors.
+template <Words32 kWords>
+constexpr int64_t words_of(int64_t values) {
+  return (values + kWordDepth<kWords> - 1) / kWordDepth<kWords> * Simd<float>::kLanes;
+}
 
 // The values of a word are those of one lane of neighbouring vectors: packing bytes takes no shuffles. Those of
 // bfloat16, which have an instruction, are of neighbouring lanes.
@@ -53,13 +58,14 @@ int64_t pack_words(const float* weights, int64_t depth, int row, void* out) {
   constexpr int in_word = kInWord<kWords>, lanes = Simd<float>::kLanes;
   auto* bytes = static_cast<int8_t*>(out);
   auto* halves = static_cast<uint16_t*>(out);
-  for (int64_t word = 0; out && word < depth / in_word; ++word) {
+  for (int64_t word = 0; out && word < words_of<kWords>(depth); ++word) {
     const bool bytes_of_lane = kWords == Words32::kBytes;
     const int64_t apart = bytes_of_lane ? lanes : 1;  // channels
     const int64_t first = bytes_of_lane ? word / lanes * kWordDepth<kWords> + word % lanes : word * in_word;
     for (int output = 0; output < row; ++output) {
       for (int i = 0; i < in_word; ++i) {
-        const float weight = weights[(first + i * apart) * row + output];
+        const int64_t value = first + i * apart;
+        const float weight = value < depth ? weights[value * row + output] : 0;
         if constexpr (kWords == Words32::kBytes) {
           *bytes++ = static_cast<int8_t>(weight);
         } else {
@@ -68,7 +74,7 @@ int64_t pack_words(const float* weights, int64_t depth, int row, void* out) {
       }
     }
   }
-  return depth / in_word * row * 4;
+  return words_of<kWords>(depth) * row * 4;
 }
 
 // sum += products of the words' values. GCC keeps the sums of its intrinsics in memory.
@@ -95,7 +101,7 @@ void multiply_word_rows(const Product<float>& product, int64_t pixel) {
       sum[r][v] = product.accumulate ? load_whole(tile + r * ldc + v * n) : Integers<float>{};
     }
   }
-  for (int64_t word = 0; word < product.depth / kInWord<kWords>; ++word, row += 4, weight += ldc * 4) {
+  for (int64_t word = 0, words = words_of<kWords>(product.depth); word < words; ++word, row += 4, weight += ldc * 4) {
     Integers<float> b[kVectors];
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
@@ -152,6 +158,7 @@ constexpr MatrixKernels<float> kWordKernels = {
     1,
     kWordValues,
     kWordRow<kWords>,
+    kWords == Words32::kBytes ? Simd<float>::kLanes : kWordDepth<kWords>,
     kWordDepth<kWords>,
     true,
     0,
