@@ -223,9 +223,9 @@ def test_threads_sample_windows_of_large_images(sanitizers: str) -> None:
         assert_equal_reference(op_named(case.spec.name), [case], [result])
 
 
-def small_group_cases() -> Iterator[DriverCase]:
-    """One to eight channels per group, of fewer, as many and more outputs, in channel blocks that threads take for themselves, and in
-    one whose image is too large for that."""
+def group_cases() -> Iterator[DriverCase]:
+    """One to eight channels per group, which stay in their lanes, and more, which are multiplied, of fewer, as many and more outputs, in
+    channel blocks that threads take for themselves, and in some whose image is too large for that."""
     rng = np.random.default_rng(4)
     op = op_named("DeformConv2d")
     sizes = itertools.cycle([(33, 37), (1, 1), (41, 29), (3, 5)])
@@ -241,6 +241,11 @@ def small_group_cases() -> Iterator[DriverCase]:
             (8, 8, 18, 2, next(sizes)),
             (8, 24, 9, 9, next(sizes)),
             (1, 1, 16, 1, (140, 130)),
+            (16, 16, 8, 2, next(sizes)),
+            (32, 40, 6, 1, next(sizes)),
+            (24, 70, 3, 9, next(sizes)),
+            (128, 20, 3, 2, next(sizes)),
+            (64, 64, 2, 1, (70, 65)),
         ):
             height, width = pixels
             shapes = {
@@ -256,8 +261,8 @@ def small_group_cases() -> Iterator[DriverCase]:
 
 
 @pytest.mark.parametrize(("sanitizers", "isa"), [*(("address,undefined", isa) for isa in runnable_isas()), ("thread", runnable_isas()[-1])])
-def test_small_groups(sanitizers: str, isa: str) -> None:
-    cases = list(small_group_cases())
+def test_groups(sanitizers: str, isa: str) -> None:
+    cases = list(group_cases())
     for case, result in zip(cases, run_driver(cases, sanitizers=sanitizers, threads=3, isa=isa), strict=True):
         assert_equal_reference(op_named("DeformConv2d"), [case], [result])
 
@@ -266,12 +271,13 @@ def test_small_groups(sanitizers: str, isa: str) -> None:
 OUTPUTS = (64, 448)
 
 
-def spoiled_case(value: float, place: str, outputs: int) -> tuple[DriverCase, np.ndarray]:
+def spoiled_case(value: float, place: str, outputs: int, groups: int = 1) -> tuple[DriverCase, np.ndarray]:
     rng = np.random.default_rng(0)
-    image, weight = rng.random((1, 64, 9, 9)), rng.random((outputs, 64, 3, 3)) * 1e-3
+    image, weight = rng.random((1, 64 * groups, 9, 9)), rng.random((outputs, 64, 3, 3)) * 1e-3
     inputs = {"X": image, "W": weight, "offset": rng.standard_normal((1, 18, 9, 9))}
     inputs[place].reshape(-1)[[100, 1000]] = value
-    case = DriverCase(op_named("DeformConv2d").spec, inputs, {"pads": (1, 1, 1, 1)}, {"T": "float32", "T1": "float32"})
+    attributes = {"pads": (1, 1, 1, 1), "group": groups}
+    case = DriverCase(op_named("DeformConv2d").spec, inputs, attributes, {"T": "float32", "T1": "float32"})
     wanted = op_named("DeformConv2d").reference(inputs, case.attributes)[0].astype(np.float32)
     assert np.isfinite(wanted).any()
     return case, wanted
@@ -283,8 +289,9 @@ def spoiled_case(value: float, place: str, outputs: int) -> tuple[DriverCase, np
 def test_values_that_are_not_finite_spoil_no_sums_but_their_own(value: float, place: str, isa: str) -> None:
     """Matrix tiles take a float32 apart, and combined products add it to others, which an infinite one does not survive: such a
     call is computed again without them."""
-    cases, wanted = zip(*(spoiled_case(value, place, outputs) for outputs in OUTPUTS), strict=True)
-    for result, expected in zip(run_driver(cases, sanitizers="address,undefined", isa=isa), wanted, strict=True):
+    sizes = [(outputs, 1) for outputs in OUTPUTS] + [(256, 4)]
+    cases, wanted = zip(*(spoiled_case(value, place, *size) for size in sizes), strict=True)
+    for result, expected in zip(run_driver(cases, sanitizers="address,undefined", threads=2, isa=isa), wanted, strict=True):
         assert isinstance(result, list), result
         np.testing.assert_allclose(result[0], expected, rtol=1e-5)
 

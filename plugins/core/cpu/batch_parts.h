@@ -14,24 +14,27 @@ namespace deploydcn::cpu {
 
 // Hands out the parts of a batch to any number of threads.
 //
-// Sums over all channels take everything at once. Where groups lie within channel blocks, a part is what is copied and
-// convolved at a time, so that the copy is still near when it is sampled: for every worker a block of an image; where
-// such parts are too few or too large, a few blocks for all threads together. Blocks that are large or cannot be dealt
-// out evenly are cut into pieces of the output pixels, of which each copies what it samples.
+// Sums over all channels take everything at once. Of groups, a part is what is copied and convolved at a time, so that
+// the copy is still near when it is sampled: for every worker the blocks of an image that some groups lie in. Blocks
+// that are large or cannot be dealt out evenly are cut into pieces of the output pixels, of which each copies what it
+// samples. Where such parts are too few or too large, all threads together take a few blocks of small groups, or else
+// everything.
 template <class F>
 class BatchParts {
  public:
   BatchParts(const ConvolutionShape& shape, const ChannelPlan& plan)
       : images_(shape.batch), blocks_(static_cast<int64_t>(plan.blocks.size())) {
-    const int64_t bytes = (shape.height + 2) * (shape.width + 2) * plan.block_width * static_cast<int64_t>(sizeof(F));
-    const int64_t parts = images_ * blocks_, most = std::max<int64_t>(1, kCopyBytes * processors() / bytes);
-    if (!plan.small_group) {
-      largest_ = {0, images_, 0, blocks_};
-    } else if (parts >= processors() || (parts * kMostPieces >= processors() && bytes <= kNearBlockBytes)) {
-      largest_ = {0, 1, 0, 1, 0, choose_pieces(parts, bytes)};
+    const int64_t together = plan.group_blocks, parts = images_ * blocks_ / together;
+    const int64_t bytes = (shape.height + 2) * (shape.width + 2) * together * plan.block_width * int64_t{sizeof(F)};
+    const bool enough = parts >= processors() || (parts * kMostPieces >= processors() && bytes <= kNearBytes);
+    if (together < blocks_ && enough) {
+      largest_ = {0, 1, 0, together, 0, choose_pieces(parts, bytes)};
       workers_ = processors();
-    } else {
+    } else if (plan.small_group) {
+      const int64_t most = std::max<int64_t>(1, kCopyBytes * processors() / bytes);
       largest_ = {0, std::clamp<int64_t>(most / blocks_, 1, images_), 0, std::min(blocks_, most)};
+    } else {
+      largest_ = {0, images_, 0, blocks_};
     }
     of_image_ = ceil_div(blocks_, largest_.blocks) * largest_.pieces;
     count_ = ceil_div(images_, largest_.images) * of_image_;
@@ -58,16 +61,16 @@ class BatchParts {
   }
 
  private:
-  static constexpr int64_t kMostPieces = 4;                // of a block
-  static constexpr int64_t kNearBlockBytes = 1024 * 1024;  // of a block: about a second-level cache
+  static constexpr int64_t kMostPieces = 4;           // of a part
+  static constexpr int64_t kNearBytes = 1024 * 1024;  // of a part: about a second-level cache
 
-  // What is copied twice at a piece's border costs about as much as 3 % of a block.
-  static int64_t choose_pieces(int64_t blocks, int64_t bytes) {
+  // What is copied twice at a piece's border costs about as much as 3 % of a part.
+  static int64_t choose_pieces(int64_t whole_parts, int64_t bytes) {
     const auto cost = [&](int64_t pieces) {
-      const int64_t parts = blocks * pieces;
+      const int64_t parts = whole_parts * pieces;
       return static_cast<double>(round_up(parts, processors())) / static_cast<double>(parts) + 0.03 * (pieces - 1);
     };
-    int64_t best = std::min(kMostPieces, ceil_div(bytes, kNearBlockBytes));
+    int64_t best = std::min(kMostPieces, ceil_div(bytes, kNearBytes));
     for (int64_t pieces = best + 1; pieces <= kMostPieces; ++pieces) best = cost(pieces) < cost(best) ? pieces : best;
     return best;
   }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <sstream>
 
 #include "core/cpu/tile_sizes.h"
@@ -56,6 +57,20 @@ int choose_small_group(const ConvolutionShape& shape, int lanes) {
   return 0;
 }
 
+// See ChannelPlan.
+int64_t choose_group_blocks(const ChannelPlan& plan, int64_t per_group) {
+  const auto count = static_cast<int64_t>(plan.blocks.size());
+  const auto begin_with_groups = [&](int64_t blocks) {
+    for (int64_t b = blocks; b < count; b += blocks) {
+      if (plan.blocks[static_cast<std::size_t>(b)].channel % per_group != 0) return false;
+    }
+    return count % blocks == 0;
+  };
+  int64_t blocks = 1;
+  while (!begin_with_groups(blocks)) ++blocks;
+  return blocks;
+}
+
 template <class F>
 ChannelPlan make_plan(const ConvolutionShape& shape, const MatrixKernels<F>& matrix) {
   const int lanes = tile_kernels<F>().lanes;
@@ -65,10 +80,15 @@ ChannelPlan make_plan(const ConvolutionShape& shape, const MatrixKernels<F>& mat
   plan.small_group = choose_small_group(shape, lanes);
   plan.turns = ceil_div(plan.outputs_per_group, per_group);
   const int widest = tile_kernels<F>().vectors * lanes;
-  plan.offset_groups = plan.small_group ? 1 : choose_offset_groups(shape, lanes, widest, kPositionBytes<F>);
-  plan.block_width = plan.offset_groups > 1 ? widest
-                                            : choose_block_width(per_offset_group, lanes, tile_kernels<F>().vectors,
-                                                                 matrix.channel_multiple);
+  const bool divisible = !plan.small_group && (!matrix.whole_blocks || per_group % widest == 0);
+  plan.offset_groups = divisible ? choose_offset_groups(shape, lanes, widest, kPositionBytes<F>) : 1;
+  // Channels that begin and end with blocks.
+  const int64_t run = plan.offset_groups > 1 ? widest
+                      : matrix.whole_blocks  ? std::gcd(per_offset_group, per_group)
+                                             : per_offset_group;
+  plan.block_width = plan.offset_groups > 1
+                         ? widest
+                         : choose_block_width(run, lanes, tile_kernels<F>().vectors, matrix.channel_multiple);
   plan.vectors = matrix.vectors ? matrix.vectors : choose_vectors(plan.outputs_per_group, lanes);
   plan.columns = ceil_div(plan.outputs_per_group, plan.vectors * lanes);
   const int64_t last_outputs = plan.outputs_per_group - (plan.columns - 1) * plan.vectors * lanes;
@@ -78,11 +98,12 @@ ChannelPlan make_plan(const ConvolutionShape& shape, const MatrixKernels<F>& mat
   const int64_t most = matrix.most_values / plan.block_width;
   plan.tap_block = static_cast<int>(ceil_div(shape.taps(), ceil_div(shape.taps(), most)));
 
-  for (int64_t offset_group = 0; offset_group < shape.offset_groups; offset_group += plan.offset_groups) {
-    const int64_t end = (offset_group + plan.offset_groups) * per_offset_group;
-    for (int64_t channel = offset_group * per_offset_group; channel < end; channel += plan.block_width) {
-      ChannelPlan::Block block{
-          channel, static_cast<int>(std::min<int64_t>(plan.block_width, end - channel)), offset_group, {}};
+  for (int64_t first = 0; first < shape.channels; first += run) {
+    for (int64_t channel = first, end = first + run; channel < end; channel += plan.block_width) {
+      ChannelPlan::Block block{channel,
+                               static_cast<int>(std::min<int64_t>(plan.block_width, end - channel)),
+                               channel / per_offset_group,
+                               {}};
       for (int64_t c = channel; !plan.small_group && c < channel + block.channels;) {
         const int64_t group = c / per_group, in_group = c % per_group;
         const int64_t depth = std::min(per_group - in_group, channel + block.channels - c);
@@ -93,27 +114,27 @@ ChannelPlan make_plan(const ConvolutionShape& shape, const MatrixKernels<F>& mat
       plan.blocks.push_back(std::move(block));
     }
   }
+  plan.group_blocks = choose_group_blocks(plan, per_group);
   return plan;
 }
 
-// How long products take, of what they take by `fused`; infinity where a convolution does not suit: no whole block may
-// belong to several groups, and what does not fill it is multiplied in vain.
+// How long products take, of what they take by `fused`: what does not fill a block is multiplied in vain. Infinity
+// where a convolution does not suit.
 template <class F>
 double cost_of(const ConvolutionShape& shape, const ChannelPlan& plan, const MatrixKernels<F>& matrix) {
   if (!matrix.whole_blocks) return 1;
+  constexpr double narrow = 1.25;  // a column of fewer vectors: what combined samples cost is shared by fewer outputs
   constexpr double never = std::numeric_limits<double>::infinity();
   if (plan.small_group) return never;
-  for (const ChannelPlan::Block& block : plan.blocks) {
-    if (block.segments.size() != 1) return never;
-  }
   if (plan.tap_block * plan.block_width < matrix.fewest_values || shape.outputs > matrix.most_outputs) return never;
-  const int64_t outputs = ((plan.columns - 1) * plan.vectors + plan.last_vectors) * tile_kernels<F>().lanes;
+  const double last_vectors = plan.last_vectors < plan.vectors ? narrow * plan.last_vectors : plan.vectors;
+  const double outputs =
+      (static_cast<double>((plan.columns - 1) * plan.vectors) + last_vectors) * tile_kernels<F>().lanes;
   const auto padded = [&](int64_t taps) { return round_up(taps * plan.block_width, matrix.value_multiple); };
   const int64_t steps = shape.taps() / plan.tap_block;
   const int64_t depth = steps * padded(plan.tap_block) + padded(shape.taps() % plan.tap_block);
-  const int64_t multiplied = static_cast<int64_t>(plan.blocks.size()) * depth * outputs;
-  return static_cast<double>(multiplied) /
-         (matrix.speed * static_cast<double>(shape.channels * shape.taps() * plan.outputs_per_group));
+  const double multiplied = static_cast<double>(static_cast<int64_t>(plan.blocks.size()) * depth) * outputs;
+  return multiplied / (matrix.speed * static_cast<double>(shape.channels * shape.taps() * plan.outputs_per_group));
 }
 
 }  // namespace
@@ -251,6 +272,7 @@ void PackedWeights<F>::pack_matrix(const ConvolutionShape& shape, const F* weigh
   const int lanes = tile_kernels<F>().lanes;
   std::vector<F> rows;  // of one product
   for (const ChannelPlan::Block& block : plan_.blocks) {
+    begin_.push_back(packed_.size());
     for (int64_t tap_begin = 0; tap_begin < taps; tap_begin += plan_.tap_block) {
       const int64_t tap_end = std::min<int64_t>(taps, tap_begin + plan_.tap_block);
       for (const ChannelPlan::Segment& segment : block.segments) {

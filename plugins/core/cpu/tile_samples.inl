@@ -288,9 +288,8 @@ void sample_block(const SampledBlock<F>& given, const Taps<F>& taps, int tap_beg
 #pragma GCC unroll 4
       for (int i = 0; i < some_taps; ++i) {
         const int64_t tap = i < count ? i : count - 1;
-        const BlockSamples<F, Sample, cb, kGroups> sample(block, index + tap * taps.stride,
-                                                          weights + Sample<F>::kWeights * tap * taps.stride,
-                                                          taps.group_stride);
+        const BlockSamples<F, Sample, cb, kGroups> sample(
+            block, index + tap * taps.stride, weights + Sample<F>::kWeights * tap * taps.stride, taps.group_stride);
 #pragma GCC unroll 8
         for (int v = 0; v < kVectors; ++v) {
           const int place = (i * kVectors + v) % together;

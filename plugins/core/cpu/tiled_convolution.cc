@@ -33,8 +33,8 @@ class Convolution {
         row_(plan_.vectors * kernels_.lanes),
         sums_(row_ * matrix_.kept / 4),
         far_weights_(static_cast<int64_t>(weights.packed_bytes()) > kNearBytes),
-        accumulators_(plan_.small_group ? plan_.block_width : shape.groups * plan_.columns * sums_),
         parts_(parts),
+        accumulators_(plan_.small_group ? plan_.block_width : most_groups() * plan_.columns * sums_),
         tiles_(choose_tiles(shape, weights, accumulators_, parts.largest(), parts.threads())),
         tile_(round_up(tiles_.largest(), kernels_.lanes)),
         shares_(choose_shares(plan_, parts.largest().images * tiles_.count(), parts.threads())),
@@ -70,7 +70,19 @@ class Convolution {
   }
   int64_t first_tile(int64_t piece, const BatchPart& part) const { return piece * tiles_.count() / part.pieces; }
 
-  int64_t blocks() const { return static_cast<int64_t>(plan_.blocks.size()); }
+  const ChannelPlan::Block& block(int64_t b) const { return plan_.blocks[static_cast<std::size_t>(b)]; }
+  // Of the groups that blocks begin and end with.
+  int64_t first_group(int64_t first_block) const { return block(first_block).segments.front().group; }
+  int64_t end_group(int64_t end_block) const { return block(end_block - 1).segments.back().group + 1; }
+  // Of a part.
+  int64_t most_groups() const {
+    const int64_t count = static_cast<int64_t>(plan_.blocks.size()), step = parts_.largest().blocks;
+    int64_t most = 0;
+    for (int64_t b = 0; b < count; b += step) {
+      most = std::max(most, end_group(std::min(count, b + step)) - first_group(b));
+    }
+    return most;
+  }
   bool deformable() const { return arguments_.offset.present; }
   // Bilinear samples of products alone are taken of pairs.
   BlockPixels<F> block_pairs() const { return deformable() && !plan_.small_group ? matrix_.block_pairs : nullptr; }
@@ -136,9 +148,9 @@ class Convolution {
 
   void run_tile(const Tile& tile, Workspace& w) {
     const int product_taps = separable() ? 1 : static_cast<int>(shape_.taps());
-    const unsigned char* weight = weights_.packed();
-    for (int64_t b = 0; b < blocks(); ++b) {
-      positions_.locate(tile.run(), plan_.blocks[static_cast<std::size_t>(b)].offset_group, w.positions);
+    const unsigned char* weight = weights_.packed(tile.first_block);
+    for (int64_t b = tile.first_block; b < tile.end_block; ++b) {
+      positions_.locate(tile.run(), block(b).offset_group, w.positions);
       if (windows_) {
         w.window = ImageWindow<F>::of_thread().enter(windows_, image_, tile.n, shape_, tile.pixels,
                                                      shape_.taps() * plan_.offset_groups, w.positions.located, w.chunk);
@@ -182,7 +194,7 @@ class Convolution {
   // Adds one step to the sums; returns where the next step's weights begin.
   const unsigned char* multiply(const Tile& tile, const Step& step, const unsigned char* weight, Workspace& w) const {
     const int cb = plan_.block_width, taps_in_all = separable() ? 1 : static_cast<int>(shape_.taps());
-    for (const ChannelPlan::Segment& segment : plan_.blocks[static_cast<std::size_t>(step.block)].segments) {
+    for (const ChannelPlan::Segment& segment : block(step.block).segments) {
       // Whole blocks are contiguous over taps: one long product instead of one per tap.
       const bool whole = matrix_.whole_blocks || segment.depth == cb;
       Product<F> product{};
@@ -196,7 +208,7 @@ class Convolution {
       product.accumulate = !(segment.opens_group && step.tap_begin == 0);
       const bool ends_block = step.tap_end == taps_in_all;
       const bool fetches = ends_block && segment.channel_in_block == 0;  // once for all groups of the block
-      const bool last = step.block + 1 == blocks() && ends_block && stored_as<F>(arguments_.input);
+      const bool last = step.block + 1 == tile.end_block && ends_block && stored_as<F>(arguments_.input);
       product.out_stride = shape_.out_pixels();
       const auto bytes = [&](int vectors) {
         return matrix_.pack(nullptr, product.taps * product.depth, vectors * kernels_.lanes, nullptr);
@@ -211,7 +223,7 @@ class Convolution {
         product.vectors = plan_.vectors_of(column);
         product.weight = weight + column * bytes(plan_.vectors);
         if (fetches) fetch_image(tile, step.block + 1, column);
-        product.tile = w.tile + (segment.group * plan_.columns + column) * tile_ * sums_;
+        product.tile = sums_of(tile, segment.group, column, w);
         matrix_.multiply(product);
       }
       weight += (plan_.columns - 1) * bytes(plan_.vectors) + bytes(plan_.last_vectors);
@@ -222,21 +234,26 @@ class Convolution {
   // Fetches what is sampled next, of the following block or else the following tile, a part with every column: while
   // the other blocks were multiplied it has left the second-level cache.
   __attribute__((always_inline)) void fetch_image(const Tile& tile, int64_t block, int64_t column) const {
-    const bool same_tile = block < blocks();
+    const bool same_tile = block < tile.end_block;
     const int64_t first = same_tile ? tile.first : tile.first + tile.pixels;
     const int64_t end = std::min(first + tile.pixels, shape_.out_pixels());
-    if (blocks() > 1 && first < end) {
-      image_.fetch(tile.n, same_tile ? block : 0, first, end, column - tile.begin, tile.end - tile.begin);
+    if (tile.end_block - tile.first_block > 1 && first < end) {
+      image_.fetch(tile.n, same_tile ? block : tile.first_block, first, end, column - tile.begin,
+                   tile.end - tile.begin);
     }
   }
 
+  F* sums_of(const Tile& tile, int64_t group, int64_t column, const Workspace& w) const {
+    return w.tile + ((group - first_group(tile.first_block)) * plan_.columns + column) * tile_ * sums_;
+  }
+
   void finish_tile(const Tile& tile, Workspace& w) {
-    for (int64_t group = 0; group < shape_.groups; ++group) {
+    for (int64_t group = first_group(tile.first_block), end = end_group(tile.end_block); group < end; ++group) {
       for (int64_t column = tile.begin; column < tile.end; ++column) {
         const int64_t i = group * plan_.columns + column, output = column * row_;
         const int channels = static_cast<int>(std::min<int64_t>(row_, plan_.outputs_per_group - output));
-        if (!finish(w.tile + i * tile_ * sums_, plan_.vectors_of(column) * kernels_.lanes, i * row_, channels, tile,
-                    group * plan_.outputs_per_group + output, 1, w)) {
+        if (!finish(sums_of(tile, group, column, w), plan_.vectors_of(column) * kernels_.lanes, i * row_, channels,
+                    tile, group * plan_.outputs_per_group + output, 1, w)) {
           spoiled_ = true;
         }
       }
@@ -250,7 +267,7 @@ class Convolution {
                             : deformable()          ? kernels_.group_sums_bilinear
                                                     : kernels_.group_sums_exact;
     for (int64_t b = tile.first_block; b < tile.end_block; ++b) {
-      positions_.locate(tile.run(), plan_.blocks[static_cast<std::size_t>(b)].offset_group, w.positions);
+      positions_.locate(tile.run(), block(b).offset_group, w.positions);
       const SampledBlock<F> sampled = sampled_block(tile.n, b, w);
       for (int64_t turn = 0; turn < plan_.turns; ++turn, weight += taps * group * cb) {
         group_sums(sampled, w.positions.located.taps, taps, tile.pixels, group, weight, w.tile);
@@ -260,15 +277,14 @@ class Convolution {
   }
 
   void finish_small_groups(const Tile& tile, int64_t b, int64_t turn, Workspace& w) const {
-    const ChannelPlan::Block& block = plan_.blocks[static_cast<std::size_t>(b)];
     const int64_t cb = plan_.block_width, outputs = plan_.outputs_per_group;
     // Outputs of neighbouring lanes are as far apart in all of a block only with one channel or one turn of all lanes.
     const bool even = plan_.small_group == 1 || outputs == plan_.small_group;
-    const int step = even ? block.channels : plan_.small_group;
-    for (int lane = 0; lane < block.channels; lane += step) {
+    const int step = even ? block(b).channels : plan_.small_group;
+    for (int lane = 0; lane < block(b).channels; lane += step) {
       const int left = static_cast<int>(std::min<int64_t>(step, even ? step : outputs - turn * step));
       finish(w.tile + lane, cb, (b * plan_.turns + turn) * cb + lane, left, tile,
-             plan_.small_group_output(block, turn, lane), plan_.small_group == 1 ? outputs : 1, w);
+             plan_.small_group_output(block(b), turn, lane), plan_.small_group == 1 ? outputs : 1, w);
     }
   }
 
@@ -301,11 +317,11 @@ class Convolution {
   const int64_t row_;   // outputs of a column
   const int64_t sums_;  // of a pixel in a column
   const bool far_weights_;
-  const int64_t accumulators_;  // per pixel
   BatchParts<F>& parts_;
-  const PixelTiles tiles_;  // of an image
-  const int64_t tile_;      // room for a tile's pixels: whole vectors
-  const int64_t shares_;    // of the outputs, each a task of its own
+  const int64_t accumulators_;  // per pixel
+  const PixelTiles tiles_;      // of an image
+  const int64_t tile_;          // room for a tile's pixels: whole vectors
+  const int64_t shares_;        // of the outputs, each a task of its own
   BlockedImage<F> image_;
   TapPositions<F> positions_;
   const int64_t windows_;  // the number of a call whose tiles sample windows of the image; 0: none
@@ -315,23 +331,29 @@ class Convolution {
   std::atomic<bool> spoiled_{false};
 };
 
+// Returns as Convolution::run does.
+template <class F>
+bool convolve_parts(const ConvolutionShape& shape, const PackedWeights<F>& weights,
+                    const ConvolutionArguments& arguments, CpuContext& context) {
+  BatchParts<F> parts(shape, weights.plan());
+  if (parts.workers() == 1) return Convolution<F>(shape, weights, arguments, context, parts).run();
+  std::atomic<bool> good{true};
+  parallel_for(context, parts.workers(), [&](int64_t) {
+    ContextOfOne alone(context);
+    if (parts.left() && !Convolution<F>(shape, weights, arguments, alone, parts).run()) good = false;
+  });
+  return good;
+}
+
 }  // namespace
 
 template <class F>
 void convolve(const ConvolutionShape& shape, const PackedWeights<F>& weights, const ConvolutionArguments& arguments,
               CpuContext& context) {
   if (shape.batch == 0) return;
-  BatchParts<F> parts(shape, weights.plan());
-  if (parts.workers() > 1) {
-    return parallel_for(context, parts.workers(), [&](int64_t) {
-      ContextOfOne alone(context);
-      if (parts.left()) Convolution<F>(shape, weights, arguments, alone, parts).run();
-    });
-  }
-  if (Convolution<F>(shape, weights, arguments, context, parts).run()) return;
+  if (convolve_parts(shape, weights, arguments, context)) return;
   const PackedWeights<F> fused(arguments.weight, shape.groups, shape.offset_groups, Products::kFused);
-  BatchParts<F> again(shape, fused.plan());
-  Convolution<F>(shape, fused, arguments, context, again).run();
+  convolve_parts(shape, fused, arguments, context);
 }
 
 template void convolve<float>(const ConvolutionShape&, const PackedWeights<float>&, const ConvolutionArguments&,

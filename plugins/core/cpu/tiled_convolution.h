@@ -2,8 +2,8 @@
 // samples on the grid), in any number of groups. The im2col matrix never exists in full: one tile of output pixels is
 // sampled into cache, multiplied at once and written out.
 //
-//   per part of the batch: all of it, or a block where groups lie within blocks   (BatchParts; parallel if many)
-//     per tile of output pixels:                                                  (else parallel over images, tiles)
+//   per part of the batch: all of it, or blocks that whole groups lie in   (BatchParts; parallel if many)
+//     per tile of output pixels:                                           (else parallel over images, tiles)
 //       locate        positions of every tap, of the offset groups of a block
 //       copy          NCHW -> channel blocks with a zero border, as far as samples are the first to read there
 //       per channel block and tap block: sample -> panel, panel * weights -> tile
@@ -99,6 +99,7 @@ struct ChannelPlan {
   int64_t columns;   // accumulator rows per group: ceil(outputs_per_group / (vectors * lanes))
   int last_vectors;  // of the last of them
   std::vector<Block> blocks;
+  int64_t group_blocks;  // every so many blocks begin with a group
 
   int vectors_of(int64_t column) const { return column + 1 < columns ? vectors : last_vectors; }
   // The output whose sums a lane of a block of small groups takes in a turn; -1: there is none.
@@ -125,7 +126,8 @@ class PackedWeights {
   const ChannelPlan& plan() const { return plan_; }
   // How samples are multiplied by `packed`.
   const MatrixKernels<F>& matrix() const { return *matrix_; }
-  const unsigned char* packed() const { return packed_.data(); }
+  // From a block of the plan on.
+  const unsigned char* packed(int64_t block) const { return packed_.data() + begin_[static_cast<std::size_t>(block)]; }
   std::size_t packed_bytes() const { return packed_.size(); }
   // In the order of the sums: of every output, the sum of its weights, if sums are whole, and the scale of its sums,
   // unless they are plain.
@@ -150,6 +152,7 @@ class PackedWeights {
   const MatrixKernels<F>* matrix_;
   ChannelPlan plan_;
   std::vector<unsigned char, AlignedAllocator<unsigned char>> packed_;
+  std::vector<std::size_t> begin_;  // of every block's
   std::vector<int32_t> weight_sums_;
   std::vector<F> scale_, channel_scale_;
   std::vector<F, AlignedAllocator<F>> values_;
