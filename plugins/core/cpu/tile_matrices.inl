@@ -344,7 +344,7 @@ constexpr int64_t kMostValues = 576;  // nine taps of 64 channels
 template <Tiles kTiles>
 constexpr MatrixKernels<float> kTileKernels = {
     224,
-    224,
+    64,
     kTileRows,
     1,
     kMostValues,
