@@ -246,6 +246,7 @@ def group_cases() -> Iterator[DriverCase]:
             (24, 70, 3, 9, next(sizes)),
             (128, 20, 3, 2, next(sizes)),
             (64, 64, 2, 1, (70, 65)),
+            (12, 12, 17, 1, (5, 4)),  # the last block is narrower, and where it was copied to the next image's first follows
         ):
             height, width = pixels
             shapes = {

@@ -38,7 +38,7 @@ void arrange_bias(const ConvolutionShape& shape, const ChannelPlan& plan, int64_
 // The depthwise stage in the order of the blocks.
 template <class F>
 struct ArrangedStage {
-  std::vector<F> weights;  // [block][tap][block width]
+  std::vector<F> weights;  // [block][tap][block width], of narrower blocks behind one another
   std::vector<F> bias;     // [block][block width]
 };
 template <class F>
@@ -55,7 +55,7 @@ ArrangedStage<F> arrange_stage(const ConvolutionShape& shape, const ChannelPlan&
       const int64_t channel = block.channel + c;
       arranged.bias[b * cb + c] = bias[channel];
       for (int64_t tap = 0; tap < taps; ++tap) {
-        arranged.weights[(b * taps + tap) * cb + c] = given[channel * taps + tap];
+        arranged.weights[b * taps * cb + tap * block.width + c] = given[channel * taps + tap];
       }
     }
   }

@@ -31,19 +31,12 @@ class BlockedImage {
         // Channels of the product may be results of a depthwise stage, several of which read one channel of the input.
         channels_(arguments.depthwise.weight.present ? arguments.depthwise.channels : shape.channels),
         direct_(channels_ == shape.channels && stored_as<F>(arguments.input)),
-        pixel_(plan.block_width / (block_pairs ? 2 : 1)),
-        row_((shape.width + 2) * pixel_),
-        plane_((shape.height + 3) * row_),
+        together_(block_pairs ? 2 : 1),
+        plane_((shape.height + 3) * (shape.width + 2) * (plan.block_width / together_)),
         chunks_(ceil_div(shape.pixels(), kChunk)),
         memory_(context, (Checked(largest.images) * Checked(largest.blocks) * Checked(plane_)).value()),
-        states_(static_cast<std::size_t>(largest.images * largest.blocks * chunks_)) {
-    for (int64_t i = 0; i < largest.images * largest.blocks; ++i) {
-      F* plane = memory_.data() + i * plane_;
-      // Up to the first row's first pixel, and the last row; block_pixels writes the border between rows.
-      std::fill_n(plane, 2 * row_ + pixel_, F{0});
-      std::fill_n(plane + plane_ - row_, row_, F{0});
-    }
-  }
+        states_(static_cast<std::size_t>(largest.images * largest.blocks * chunks_)),
+        widths_(static_cast<std::size_t>(largest.images * largest.blocks)) {}
 
   // Begins a part: of its images nothing is copied, unless it is another piece of the blocks at hand.
   void begin(const BatchPart& part) {
@@ -51,6 +44,9 @@ class BlockedImage {
                          part.blocks == part_.blocks;
     part_ = part;
     if (at_hand) return;
+    for (int64_t n = part.image; n < part.image + part.images; ++n) {
+      for (int64_t b = part.block; b < part.block + part.blocks; ++b) clear_borders(n, b);
+    }
     for (std::atomic<State>& state : states_) state.store(State::kMissing, std::memory_order_relaxed);
   }
 
@@ -103,10 +99,10 @@ class BlockedImage {
                       (s.kernel_w - 1) * s.dilation_w, s.width);
     }
     constexpr int64_t line = 64 / sizeof(F);
-    const int64_t elements = columns.count() * pixel_;
+    const int64_t elements = columns.count() * pixel(b);
     if (elements == 0 || rows.count() * elements > kMostFetched / static_cast<int64_t>(sizeof(F))) return;
     for (int64_t y = rows.part(part, parts); y < rows.part(part + 1, parts); ++y) {
-      const F* from = block(n, b) + y * row_ + columns.begin * pixel_;
+      const F* from = block(n, b) + y * row(b) + columns.begin * pixel(b);
       for (int64_t i = 0; i < elements; i += line) __builtin_prefetch(from + i, 0, 2);
     }
   }
@@ -121,18 +117,18 @@ class BlockedImage {
     for (int c = 0; !direct_ && c < block.channels; ++c) load_input<F>(arguments_, from(c), count, buffer + c * count);
     block_pixels_(direct_ ? static_cast<const F*>(arguments_.input.data) + from(0) : buffer, direct_ ? pixels : count,
                   block.channels, scale_ ? scale_ + block.channel : nullptr, first, count, shape_.width, to,
-                  plan_.block_width);
+                  block.width);
   }
 
   // Elements that copying a chunk takes besides.
   int64_t buffer() const { return direct_ ? 0 : plan_.block_width * kChunk; }
 
   // One channel block of one image, [H + 2][W + 2][CB] or [CB / 2] pairs, behind a row of zeros.
-  F* block(int64_t n, int64_t b) const { return memory_.data() + plane(n, b) * plane_ + row_; }
+  F* block(int64_t n, int64_t b) const { return memory_.data() + plane(n, b) * plane_ + row(b); }
   // Elements per row of it.
-  int64_t row() const { return row_; }
+  int64_t row(int64_t b) const { return (shape_.width + 2) * pixel(b); }
   // Elements per pixel of it.
-  int64_t pixel() const { return pixel_; }
+  int64_t pixel(int64_t b) const { return plan_.blocks[static_cast<std::size_t>(b)].width / together_; }
 
  private:
   enum class State : unsigned char { kMissing, kClaimed, kCopied };
@@ -149,6 +145,16 @@ class BlockedImage {
     return {begin, std::max(begin, std::min(size + 2, last * stride - pad + extent + 4))};
   }
 
+  // Up to the first row's first pixel, and the last row, unless a block as wide was there before; block_pixels writes
+  // the border between rows.
+  void clear_borders(int64_t n, int64_t b) {
+    int64_t& width = widths_[static_cast<std::size_t>(plane(n, b))];
+    if (width == pixel(b)) return;
+    width = pixel(b);
+    std::fill_n(block(n, b) - row(b), 2 * row(b) + pixel(b), F{0});
+    std::fill_n(block(n, b) + (shape_.height + 1) * row(b), row(b), F{0});
+  }
+
   int64_t plane(int64_t n, int64_t b) const { return (n - part_.image) * part_.blocks + b - part_.block; }
 
   const ConvolutionShape& shape_;
@@ -156,13 +162,15 @@ class BlockedImage {
   const ConvolutionArguments& arguments_;
   const BlockPixels<F> block_pixels_;
   const F* scale_;
-  const int64_t channels_;             // of the input
-  const bool direct_;                  // whether the input is read in place
-  const int64_t pixel_, row_, plane_;  // elements
+  const int64_t channels_;  // of the input
+  const bool direct_;       // whether the input is read in place
+  const int64_t together_;  // channels of an element
+  const int64_t plane_;     // elements
   const int64_t chunks_;
   BatchPart part_{};
   ScratchBuffer<F> memory_;
   std::vector<std::atomic<State>> states_;  // of chunks: [plane][chunk]
+  std::vector<int64_t> widths_;             // elements per pixel of planes whose borders are clear
 };
 
 }  // namespace deploydcn::cpu

@@ -78,7 +78,7 @@ class ImageWindow {
     if (call != call_) {
       width_ = shape.width;
       height_ = shape.height;
-      pixel_ = image.pixel();
+      pixel_ = image.pixel(0);
       size_ = ring_size(width_);
       reach_ = width_ + 3;
       outside_ = width_ + 4;

@@ -25,15 +25,34 @@ ConvolutionShape weight_shape(const Shape& weight, int64_t groups, int64_t offse
   return shape;
 }
 
-// The width that wastes least on padding; each block also costs about eight channels' worth of loop overhead.
-int choose_block_width(int64_t channels, int lanes, int vectors, int multiple) {
-  int best = vectors * lanes;
-  for (int width : {4 * lanes, 3 * lanes, 2 * lanes, lanes}) {
-    const auto cost = [&](int w) { return ceil_div(channels, w) * (w + 8); };
-    if (width % multiple == 0 && cost(width) < cost(best)) best = width;
+// Widths of blocks that there are kernels for.
+class BlockWidths {
+ public:
+  BlockWidths(int lanes, int widest, int multiple) : lanes_(lanes), widest_(widest), multiple_(multiple) {}
+
+  // The narrowest that holds so many channels, or else the widest.
+  int narrowest(int64_t channels) const {
+    for (int width = lanes_; width <= 4 * lanes_; width += lanes_) {
+      if (width % multiple_ == 0 && width >= channels) return width;
+    }
+    return widest_;
   }
-  return best;
-}
+  // That which wastes least on padding; each block also costs about eight channels' worth of loop overhead.
+  int choose(int64_t channels) const {
+    int best = widest_;
+    const auto cost = [&](int width) {
+      const int64_t others = ceil_div(channels, width) - 1;
+      return others * (width + 8) + narrowest(channels - others * width) + 8;
+    };
+    for (int width = 4 * lanes_; width > 0; width -= lanes_) {
+      if (width % multiple_ == 0 && cost(width) <= cost(best)) best = width;
+    }
+    return best;
+  }
+
+ private:
+  int lanes_, widest_, multiple_;
+};
 
 // As many offset groups as fill the widest block, where whole vectors or halves of them do and there is room for their
 // positions; else 1.
@@ -86,9 +105,8 @@ ChannelPlan make_plan(const ConvolutionShape& shape, const MatrixKernels<F>& mat
   const int64_t run = plan.offset_groups > 1 ? widest
                       : matrix.whole_blocks  ? std::gcd(per_offset_group, per_group)
                                              : per_offset_group;
-  plan.block_width = plan.offset_groups > 1
-                         ? widest
-                         : choose_block_width(run, lanes, tile_kernels<F>().vectors, matrix.channel_multiple);
+  const BlockWidths widths(lanes, widest, matrix.channel_multiple);
+  plan.block_width = plan.offset_groups > 1 ? widest : widths.choose(run);
   plan.vectors = matrix.vectors ? matrix.vectors : choose_vectors(plan.outputs_per_group, lanes);
   plan.columns = ceil_div(plan.outputs_per_group, plan.vectors * lanes);
   const int64_t last_outputs = plan.outputs_per_group - (plan.columns - 1) * plan.vectors * lanes;
@@ -100,10 +118,9 @@ ChannelPlan make_plan(const ConvolutionShape& shape, const MatrixKernels<F>& mat
 
   for (int64_t first = 0; first < shape.channels; first += run) {
     for (int64_t channel = first, end = first + run; channel < end; channel += plan.block_width) {
-      ChannelPlan::Block block{channel,
-                               static_cast<int>(std::min<int64_t>(plan.block_width, end - channel)),
-                               channel / per_offset_group,
-                               {}};
+      const auto channels = static_cast<int>(std::min<int64_t>(plan.block_width, end - channel));
+      const int width = plan.small_group ? plan.block_width : widths.narrowest(channels);
+      ChannelPlan::Block block{channel, channels, width, channel / per_offset_group, {}};
       for (int64_t c = channel; !plan.small_group && c < channel + block.channels;) {
         const int64_t group = c / per_group, in_group = c % per_group;
         const int64_t depth = std::min(per_group - in_group, channel + block.channels - c);
@@ -130,11 +147,13 @@ double cost_of(const ConvolutionShape& shape, const ChannelPlan& plan, const Mat
   const double last_vectors = plan.last_vectors < plan.vectors ? narrow * plan.last_vectors : plan.vectors;
   const double outputs =
       (static_cast<double>((plan.columns - 1) * plan.vectors) + last_vectors) * tile_kernels<F>().lanes;
-  const auto padded = [&](int64_t taps) { return round_up(taps * plan.block_width, matrix.value_multiple); };
-  const int64_t steps = shape.taps() / plan.tap_block;
-  const int64_t depth = steps * padded(plan.tap_block) + padded(shape.taps() % plan.tap_block);
-  const double multiplied = static_cast<double>(static_cast<int64_t>(plan.blocks.size()) * depth) * outputs;
-  return multiplied / (matrix.speed * static_cast<double>(shape.channels * shape.taps() * plan.outputs_per_group));
+  int64_t depth = 0;
+  for (const ChannelPlan::Block& block : plan.blocks) {
+    const auto padded = [&](int64_t taps) { return round_up(taps * block.width, matrix.value_multiple); };
+    depth += shape.taps() / plan.tap_block * padded(plan.tap_block) + padded(shape.taps() % plan.tap_block);
+  }
+  return static_cast<double>(depth) * outputs /
+         (matrix.speed * static_cast<double>(shape.channels * shape.taps() * plan.outputs_per_group));
 }
 
 }  // namespace
@@ -276,7 +295,7 @@ void PackedWeights<F>::pack_matrix(const ConvolutionShape& shape, const F* weigh
     for (int64_t tap_begin = 0; tap_begin < taps; tap_begin += plan_.tap_block) {
       const int64_t tap_end = std::min<int64_t>(taps, tap_begin + plan_.tap_block);
       for (const ChannelPlan::Segment& segment : block.segments) {
-        const int64_t depth = matrix_->whole_blocks ? plan_.block_width : segment.depth;
+        const int64_t depth = matrix_->whole_blocks ? block.width : segment.depth;
         for (int64_t column = 0; column < plan_.columns; ++column) {
           const int row = plan_.vectors_of(column) * lanes;
           rows.clear();

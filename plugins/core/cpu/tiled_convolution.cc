@@ -167,33 +167,33 @@ class Convolution {
   // A block, of which everything is there that the positions located last read.
   SampledBlock<F> sampled_block(int64_t n, int64_t b, const Workspace& w) {
     if (!w.window) image_.need(n, b, w.positions.located.low, w.positions.located.high, w.chunk);
-    SampledBlock<F> block{
-        w.window ? w.window : image_.block(n, b), image_.row(), plan_.block_width, plan_.offset_groups, F{0}, F{0}};
+    SampledBlock<F> sampled{
+        w.window ? w.window : image_.block(n, b), image_.row(b), block(b).width, plan_.offset_groups, F{0}, F{0}};
     if (arguments_.quantization) {
-      block.low = static_cast<F>(lowest_of(arguments_.input.dtype) - arguments_.quantization->input_zero);
-      block.high = static_cast<F>(highest_of(arguments_.input.dtype) - arguments_.quantization->input_zero);
+      sampled.low = static_cast<F>(lowest_of(arguments_.input.dtype) - arguments_.quantization->input_zero);
+      sampled.high = static_cast<F>(highest_of(arguments_.input.dtype) - arguments_.quantization->input_zero);
     }
-    return block;
+    return sampled;
   }
 
   // What the product multiplies: samples, or the finished sums of the depthwise stage.
   void fill_panel(const Tile& tile, const Step& step, Workspace& w) {
-    const int cb = plan_.block_width;
-    const SampledBlock<F> block = sampled_block(tile.n, step.block, w);
+    const int cb = block(step.block).width;
+    const SampledBlock<F> sampled = sampled_block(tile.n, step.block, w);
     if (!separable()) {
       const auto sample = deformable() ? matrix_.sample_bilinear : matrix_.sample_exact;
-      return sample(block, w.positions.located.taps, step.tap_begin, step.tap_end, tile.pixels, w.panel);
+      return sample(sampled, w.positions.located.taps, step.tap_begin, step.tap_end, tile.pixels, w.panel);
     }
     const int taps = static_cast<int>(shape_.taps());
-    kernels_.group_sums_exact(block, w.positions.located.taps, taps, tile.pixels, 1,
-                              stage_.weights.data() + step.block * taps * cb, w.depthwise);
-    matrix_.fill_panel(w.depthwise, tile.pixels, cb, stage_.bias.data() + step.block * cb,
+    kernels_.group_sums_exact(sampled, w.positions.located.taps, taps, tile.pixels, 1,
+                              stage_.weights.data() + step.block * taps * plan_.block_width, w.depthwise);
+    matrix_.fill_panel(w.depthwise, tile.pixels, cb, stage_.bias.data() + step.block * plan_.block_width,
                        arguments_.depthwise.activation, w.panel);
   }
 
   // Adds one step to the sums; returns where the next step's weights begin.
   const unsigned char* multiply(const Tile& tile, const Step& step, const unsigned char* weight, Workspace& w) const {
-    const int cb = plan_.block_width, taps_in_all = separable() ? 1 : static_cast<int>(shape_.taps());
+    const int cb = block(step.block).width, taps_in_all = separable() ? 1 : static_cast<int>(shape_.taps());
     for (const ChannelPlan::Segment& segment : block(step.block).segments) {
       // Whole blocks are contiguous over taps: one long product instead of one per tap.
       const bool whole = matrix_.whole_blocks || segment.depth == cb;

@@ -83,10 +83,11 @@ struct ChannelPlan {
   struct Block {
     int64_t channel;
     int channels;
+    int width;                      // they are padded to
     int64_t offset_group;           // the first
     std::vector<Segment> segments;  // empty for small groups
   };
-  int block_width;    // CB: channels per block, a multiple of the vector lanes
+  int block_width;    // CB: channels per block, a multiple of the vector lanes; last ones may be narrower
   int offset_groups;  // per block: 1, or as many as fill it
   int vectors;        // vectors per accumulator row
   int tap_block;      // taps sampled at a time

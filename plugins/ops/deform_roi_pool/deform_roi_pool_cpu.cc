@@ -127,7 +127,7 @@ class Kernel : public CpuKernel {
     plan.block_width = static_cast<int>(std::min<int64_t>(kMostVectors, cpu::ceil_div(a[C], lanes))) * lanes;
     for (int64_t channel = 0; channel < a[C]; channel += plan.block_width) {
       const auto channels = static_cast<int>(std::min<int64_t>(plan.block_width, a[C] - channel));
-      plan.blocks.push_back({channel, channels, 0, {}});
+      plan.blocks.push_back({channel, channels, plan.block_width, 0, {}});
     }
     cpu::ConvolutionArguments arguments{};
     arguments.input = inputs[kImages];
