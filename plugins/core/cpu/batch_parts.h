@@ -27,7 +27,7 @@ class BatchParts {
     const int64_t together = plan.group_blocks, parts = images_ * blocks_ / together;
     const int64_t bytes = (shape.height + 2) * (shape.width + 2) * together * plan.block_width * int64_t{sizeof(F)};
     const bool enough = parts >= processors() || (parts * kMostPieces >= processors() && bytes <= kNearBytes);
-    if (together < blocks_ && enough) {
+    if ((plan.small_group || together < blocks_) && enough) {
       largest_ = {0, 1, 0, together, 0, choose_pieces(parts, bytes)};
       workers_ = processors();
     } else if (plan.small_group) {
