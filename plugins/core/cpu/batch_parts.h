@@ -25,8 +25,10 @@ class BatchParts {
   BatchParts(const ConvolutionShape& shape, const ChannelPlan& plan)
       : images_(shape.batch), blocks_(static_cast<int64_t>(plan.blocks.size())) {
     const int64_t together = plan.group_blocks, parts = images_ * blocks_ / together;
-    const int64_t bytes = (shape.height + 2) * (shape.width + 2) * together * plan.block_width * int64_t{sizeof(F)};
-    const bool enough = parts >= processors() || (parts * kMostPieces >= processors() && bytes <= kNearBytes);
+    const int64_t bytes = (Checked((shape.height + 2) * (shape.width + 2)) * Checked(together * plan.block_width) *
+                           Checked(int64_t{sizeof(F)}))
+                              .value();
+    const bool enough = parts >= processors() || (parts * kMostPieces >= processors() && bytes <= kNearPartBytes);
     if ((plan.small_group || together < blocks_) && enough) {
       largest_ = {0, 1, 0, together, 0, choose_pieces(parts, bytes)};
       workers_ = processors();
@@ -61,8 +63,8 @@ class BatchParts {
   }
 
  private:
-  static constexpr int64_t kMostPieces = 4;           // of a part
-  static constexpr int64_t kNearBytes = 1024 * 1024;  // of a part: about a second-level cache
+  static constexpr int64_t kMostPieces = 4;               // of a part
+  static constexpr int64_t kNearPartBytes = 1024 * 1024;  // about a second-level cache
 
   // What is copied twice at a piece's border costs about as much as 3 % of a part.
   static int64_t choose_pieces(int64_t whole_parts, int64_t bytes) {
@@ -70,7 +72,7 @@ class BatchParts {
       const int64_t parts = whole_parts * pieces;
       return static_cast<double>(round_up(parts, processors())) / static_cast<double>(parts) + 0.03 * (pieces - 1);
     };
-    int64_t best = std::min(kMostPieces, ceil_div(bytes, kNearBytes));
+    int64_t best = std::min(kMostPieces, ceil_div(bytes, kNearPartBytes));
     for (int64_t pieces = best + 1; pieces <= kMostPieces; ++pieces) best = cost(pieces) < cost(best) ? pieces : best;
     return best;
   }
