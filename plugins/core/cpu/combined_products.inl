@@ -254,6 +254,8 @@ constexpr MatrixKernels<F> kCombined = {
     nullptr,
     pack_combined<F, Scheme>,
     multiply_combined<F, Scheme>,
+    nullptr,
+    0,
     finish_combined<F, Scheme>,
 };
 template <class F>

@@ -87,6 +87,16 @@ struct Product {
   int64_t out_stride;
 };
 
+// What a panel is filled with: taps of a channel block, for the pixels of a tile.
+template <class F>
+struct Sampling {
+  SampledBlock<F> block;
+  const Taps<F>* taps;
+  int tap_begin, tap_end;
+  int64_t pixels;
+  bool bilinear;  // or exact
+};
+
 // How sums become outputs. By channel, of which there is room for whole vectors.
 template <class F>
 struct Finishing {
@@ -139,6 +149,12 @@ struct MatrixKernels {
   // Packs weights[k][row], row = vectors * lanes, k < depth; returns how many bytes that takes. out may be null.
   int64_t (*pack)(const F* weights, int64_t depth, int row, void* out);
   void (*multiply)(const Product<F>& product);
+  // The same of all columns, `columns_apart` elements of the tile and weights packed one after the other, while the
+  // panel is being filled: two of `together` pixels change places, the first holds those that begin. Samples the pixels
+  // that follow, and at the end the first ones of `then`, unless null. Null: at once is no faster.
+  void (*sample_and_multiply)(const Sampling<F>& now, const Sampling<F>* then, const Product<F>& product,
+                              int64_t columns_apart, void** panels);
+  int64_t together;
   // out[channel * plane_stride + pixel] = activation((sums[pixel][channel] + correction[channel]) * scale[channel] +
   // bias[channel]) for `channels` channels of `row`. Returns false where values that are not finite may have spoiled
   // more sums than they should.

@@ -13,6 +13,7 @@
 #include "core/cpu/depthwise_kernels.inl"
 #include "core/cpu/direct_kernels.inl"
 #include "core/cpu/group_sums.inl"
+#include "core/cpu/overlapped_products.inl"
 #include "core/cpu/point_kernels.inl"
 #include "core/cpu/simd.inl"
 #include "core/cpu/tile_kernels.h"

@@ -39,7 +39,8 @@ constexpr int kTileRows = 16, kTileBytes = 1024;  // pixels; bytes
 // From one tile of a panel to the next: a line more than it has. What a pixel writes one after the other would lie in
 // four sets of the first-level cache otherwise, too few for the stores under way.
 constexpr int kSampleBytes = kTileBytes + 64;
-constexpr int kColumns = 2;  // tiles of 16 outputs side by side
+constexpr int kColumns = 2;                   // tiles of 16 outputs side by side
+constexpr int64_t kTogether = 2 * kTileRows;  // pixels
 template <Tiles kTiles>
 constexpr int kParts = kTiles == Tiles::kFloat32 ? 3 : 1;
 template <Tiles kTiles>
@@ -147,10 +148,13 @@ constexpr int kSums = kColumns * kTileRows * kTileRows;              // of 16 pi
 constexpr int64_t kSumBytes = kColumns * kTileRows * sizeof(float);  // a row of sums
 constexpr int kWeightBytes = kColumns * kTileBytes;                  // one part of one step's weights
 
-// 32 pixels x 32 outputs.
+// 32 pixels x 32 outputs. Calls between() kSquareParts times per step.
 template <Tiles kTiles>
-void multiply_square(const unsigned char* upper, const unsigned char* lower, const unsigned char* weight, int64_t steps,
-                     float* sums, bool accumulate) {
+constexpr int kSquareParts = kTiles == Tiles::kFloat32 ? 6 : 1;
+template <Tiles kTiles, class Between>
+inline __attribute__((always_inline)) void multiply_square(const unsigned char* upper, const unsigned char* lower,
+                                                           const unsigned char* weight, int64_t steps, float* sums,
+                                                           bool accumulate, Between& between) {
   float* next = sums + kSums;
   if (accumulate) {
     _tile_loadd(0, sums, kSumBytes);
@@ -170,12 +174,13 @@ void multiply_square(const unsigned char* upper, const unsigned char* lower, con
   const auto products = [&]() __attribute__((always_inline)) {
     DEPLOYDCN_ROW_PRODUCTS(0, 1, 4);
     DEPLOYDCN_ROW_PRODUCTS(2, 3, 5);
+    between();
   };
   for (int64_t step = 0; step < steps; ++step) {
-    samples(0);
-    DEPLOYDCN_WEIGHTS(weight);
-    products();
     if constexpr (kTiles == Tiles::kFloat32) {  // (sample part, weight part): all six that add up to at most two
+      DEPLOYDCN_WEIGHTS(weight + 2 * kWeightBytes);
+      samples(0);
+      products();  // 0, 2
       DEPLOYDCN_WEIGHTS(weight + kWeightBytes);
       products();  // 0, 1
       samples(1);
@@ -184,10 +189,11 @@ void multiply_square(const unsigned char* upper, const unsigned char* lower, con
       products();  // 1, 0
       samples(2);
       products();  // 2, 0
-      samples(0);
-      DEPLOYDCN_WEIGHTS(weight + 2 * kWeightBytes);
-      products();  // 0, 2
+    } else {
+      DEPLOYDCN_WEIGHTS(weight);
     }
+    samples(0);
+    products();  // 0, 0
     upper += kParts<kTiles> * kSampleBytes;
     lower += kParts<kTiles> * kSampleBytes;
     weight += kParts<kTiles> * kWeightBytes;
@@ -225,29 +231,30 @@ void multiply_column(const unsigned char* upper, const unsigned char* lower, con
   _tile_zero(2);
   _tile_zero(3);
   for (int64_t step = 0; step < steps; ++step) {
-    DEPLOYDCN_SAMPLES(4, upper);
-    DEPLOYDCN_SAMPLES(5, lower);
-    _tile_loadd(6, weight, 64);
-    if (kTiles == Tiles::kFloat32 || step % 2 == 0) {
-      DEPLOYDCN_COLUMN_PRODUCTS(0, 1);
-    } else {
-      DEPLOYDCN_COLUMN_PRODUCTS(2, 3);
-    }
     if constexpr (kTiles == Tiles::kFloat32) {
-      _tile_loadd(6, weight + kWeightBytes, 64);
-      DEPLOYDCN_COLUMN_PRODUCTS(2, 3);  // 0, 1
-      DEPLOYDCN_SAMPLES(4, upper + kSampleBytes);
-      DEPLOYDCN_SAMPLES(5, lower + kSampleBytes);
-      DEPLOYDCN_COLUMN_PRODUCTS(0, 1);  // 1, 1
-      _tile_loadd(6, weight, 64);
-      DEPLOYDCN_COLUMN_PRODUCTS(2, 3);  // 1, 0
-      DEPLOYDCN_SAMPLES(4, upper + 2 * kSampleBytes);
-      DEPLOYDCN_SAMPLES(5, lower + 2 * kSampleBytes);
-      DEPLOYDCN_COLUMN_PRODUCTS(0, 1);  // 2, 0
+      _tile_loadd(6, weight + 2 * kWeightBytes, 64);
       DEPLOYDCN_SAMPLES(4, upper);
       DEPLOYDCN_SAMPLES(5, lower);
-      _tile_loadd(6, weight + 2 * kWeightBytes, 64);
       DEPLOYDCN_COLUMN_PRODUCTS(2, 3);  // 0, 2
+      _tile_loadd(6, weight + kWeightBytes, 64);
+      DEPLOYDCN_COLUMN_PRODUCTS(0, 1);  // 0, 1
+      DEPLOYDCN_SAMPLES(4, upper + kSampleBytes);
+      DEPLOYDCN_SAMPLES(5, lower + kSampleBytes);
+      DEPLOYDCN_COLUMN_PRODUCTS(2, 3);  // 1, 1
+      _tile_loadd(6, weight, 64);
+      DEPLOYDCN_COLUMN_PRODUCTS(0, 1);  // 1, 0
+      DEPLOYDCN_SAMPLES(4, upper + 2 * kSampleBytes);
+      DEPLOYDCN_SAMPLES(5, lower + 2 * kSampleBytes);
+      DEPLOYDCN_COLUMN_PRODUCTS(2, 3);  // 2, 0
+    } else {
+      _tile_loadd(6, weight, 64);
+    }
+    DEPLOYDCN_SAMPLES(4, upper);
+    DEPLOYDCN_SAMPLES(5, lower);
+    if (kTiles == Tiles::kFloat32 || step % 2 == 0) {
+      DEPLOYDCN_COLUMN_PRODUCTS(0, 1);  // 0, 0
+    } else {
+      DEPLOYDCN_COLUMN_PRODUCTS(2, 3);
     }
     upper += kParts<kTiles> * kSampleBytes;
     lower += kParts<kTiles> * kSampleBytes;
@@ -309,72 +316,57 @@ void multiply_row(const unsigned char* sample, const unsigned char* weight, int6
   for (int i = 0; i < kSums; i += Simd<float>::kLanes) add_sums<kTiles>(sums + i, others + i);
 }
 
-template <Tiles kTiles>
-void multiply_tiles(const Product<float>& product) {
-  TileConfiguration configuration;
-  for (int tile = 0; tile < 8; ++tile) {
-    configuration.row_bytes[tile] = 64;
-    configuration.rows[tile] = kTileRows;
-  }
-  asm volatile("" ::: "memory");  // what the tiles read is written
-  _tile_loadconfig(&configuration);
-  const int64_t steps = tile_steps<kTiles>(product.depth), group = steps * kParts<kTiles> * kSampleBytes;
-  const auto* panel = static_cast<const unsigned char*>(product.panel);
-  const auto* weight = static_cast<const unsigned char*>(product.weight);
-  for (int64_t p = 0; p < product.pixels; p += 2 * kTileRows) {
-    for (int c = 0; product.out && c < product.outputs; ++c) {
-      __builtin_prefetch(product.out + c * product.out_stride + p, 1);
-      __builtin_prefetch(product.out + c * product.out_stride + p + kTileRows, 1);
-    }
-    const unsigned char* samples = panel + p / kTileRows * group;
-    float* sums = product.tile + p * kColumns * kTileRows;
-    if (product.pixels - p > kTileRows) {
-      const auto multiply = product.outputs > kTileRows ? multiply_square<kTiles> : multiply_column<kTiles>;
-      multiply(samples, samples + group, weight, steps, sums, product.accumulate);
-    } else {
-      multiply_row<kTiles>(samples, weight, steps, sums, product.accumulate);
-    }
-  }
-  asm volatile("" ::: "memory");
-  _tile_release();
+// Of at most 32 pixels and 32 outputs.
+template <Tiles kTiles, class Between>
+inline __attribute__((always_inline)) void multiply_pixels(const unsigned char* samples, int64_t pixels, int outputs,
+                                                           const unsigned char* weight, int64_t steps, float* sums,
+                                                           bool accumulate, Between& between) {
+  if (pixels <= kTileRows) return multiply_row<kTiles>(samples, weight, steps, sums, accumulate);
+  const unsigned char* lower = samples + steps * kParts<kTiles> * kSampleBytes;
+  if (outputs <= kTileRows) return multiply_column<kTiles>(samples, lower, weight, steps, sums, accumulate);
+  multiply_square<kTiles>(samples, lower, weight, steps, sums, accumulate, between);
 }
 
-constexpr int64_t kMostValues = 576;  // nine taps of 64 channels
+// Where the sums of kTogether pixels and some outputs go.
+inline __attribute__((always_inline)) void fetch_outputs(const Product<float>& product, int64_t pixel, int first,
+                                                         int end) {
+  for (int c = first; product.out && c < end; ++c) {
+    __builtin_prefetch(product.out + c * product.out_stride + pixel, 1);
+    __builtin_prefetch(product.out + c * product.out_stride + pixel + kTileRows, 1);
+  }
+}
 
-template <Tiles kTiles>
-constexpr MatrixKernels<float> kTileKernels = {
-    224,
-    64,
-    kTileRows,
-    1,
-    kMostValues,
-    kMostValues * kParts<kTiles> * kSampleBytes / kTileRows / kTileDepth<kTiles>,
-    kTileRows,
-    kTileDepth<kTiles>,
-    true,
-    kColumns,
-    0,
-    kTiles == Tiles::kFloat32 ? 2 : 4,
-    INT64_MAX,
-    4,
-    kTiles == Tiles::kBytes ? Sums::kWhole : Sums::kPlain,
-    nullptr,
-    sample<float, Bilinear, TilePanel<kTiles>>,
-    sample<float, Exact, TilePanel<kTiles>>,
-    fill_panel<float, TilePanel<kTiles>>,
-    pack_tiles<kTiles>,
-    multiply_tiles<kTiles>,
-    kTiles == Tiles::kBytes ? finish_whole : finish_rows_of<float, kTiles == Tiles::kFloat32>,
+// Tiles are those of this processor while one of these lives.
+class TilesInUse {
+ public:
+  TilesInUse() {
+    TileConfiguration configuration;
+    for (int tile = 0; tile < 8; ++tile) {
+      configuration.row_bytes[tile] = 64;
+      configuration.rows[tile] = kTileRows;
+    }
+    asm volatile("" ::: "memory");  // what the tiles read is written
+    _tile_loadconfig(&configuration);
+  }
+  ~TilesInUse() {
+    asm volatile("" ::: "memory");
+    _tile_release();
+  }
 };
 
-template <>
-constexpr const MatrixKernels<float>* kFast<float> = &kTileKernels<Tiles::kFloat32>;
-template <>
-constexpr const MatrixKernels<float>* kSecond<float> = nullptr;
-template <>
-constexpr const MatrixKernels<float>* kOfBFloat16<float> = &kTileKernels<Tiles::kBFloat16>;
-template <>
-constexpr const MatrixKernels<float>* kWhole<float> = &kTileKernels<Tiles::kBytes>;
+template <Tiles kTiles>
+void multiply_tiles(const Product<float>& product) {
+  const TilesInUse tiles;
+  const int64_t steps = tile_steps<kTiles>(product.depth), group = steps * kParts<kTiles> * kSampleBytes;
+  const auto* panel = static_cast<const unsigned char*>(product.panel);
+  const auto nothing = [] {};
+  for (int64_t p = 0; p < product.pixels; p += kTogether) {
+    fetch_outputs(product, p, 0, product.outputs);
+    multiply_pixels<kTiles>(panel + p / kTileRows * group, product.pixels - p, product.outputs,
+                            static_cast<const unsigned char*>(product.weight), steps,
+                            product.tile + p * kColumns * kTileRows, product.accumulate, nothing);
+  }
+}
 
 #endif
 

@@ -151,6 +151,8 @@ constexpr MatrixKernels<F> kFused = {
     fill_panel<F, RowPanel<F>>,
     pack_rows<F>,
     multiply<F>,
+    nullptr,
+    0,
     finish_rows_of<F, false>,
 };
 

@@ -270,50 +270,93 @@ inline __attribute__((always_inline)) void by_offset_groups(const SampledBlock<F
 
 constexpr int greatest_divisor(int a, int b) { return b == 0 ? a : greatest_divisor(b, a % b); }
 
-// Panel: where the samples of a pixel go, kVectors vectors at a time (RowPanel, TilePanel): those of all taps one after
-// the other, and zeros where the last are fewer.
+// The samples of pixels, a few at a time. Panel: where those of a pixel go, kVectors vectors at a time (RowPanel,
+// TilePanel): of all taps one after the other, and zeros where the last are fewer.
 template <class F, template <class> class Sample, class Panel, int kVectors, int kGroups>
-void sample_block(const SampledBlock<F>& given, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
-                  void* panel) {
-  constexpr int n = Simd<F>::kLanes, cb = kVectors * n, together = Panel::kVectors;
-  constexpr int some_taps = together / greatest_divisor(kVectors, together);  // that fill what is put together
-  // A copy that no store can change.
-  const SampledBlock<F> block{given.image, given.row, cb, kGroups, given.low, given.high};
-  for (int64_t p = 0; p < pixels; ++p) {
-    const int32_t* index = taps.index + tap_begin * taps.stride + p;
-    const F* weights = taps.weights + Sample<F>::kWeights * (tap_begin * taps.stride + p);
-    Panel out(panel, p, (tap_end - tap_begin) * cb);
-    const auto put = [&](int count) __attribute__((always_inline)) {
-      Vector<F> values[together];
-#pragma GCC unroll 4
-      for (int i = 0; i < some_taps; ++i) {
-        const int64_t tap = i < count ? i : count - 1;
-        const BlockSamples<F, Sample, cb, kGroups> sample(
-            block, index + tap * taps.stride, weights + Sample<F>::kWeights * tap * taps.stride, taps.group_stride);
-#pragma GCC unroll 8
-        for (int v = 0; v < kVectors; ++v) {
-          const int place = (i * kVectors + v) % together;
-          values[place] = i < count ? sample(v * n) : Vector<F>{};
-          if (place == together - 1) out.put(values, block);
-        }
-      }
-      index += count * taps.stride;
-      weights += Sample<F>::kWeights * count * taps.stride;
-    };
-    int left = tap_end - tap_begin;
-    for (; left >= some_taps; left -= some_taps) put(some_taps);
-    if (some_taps > 1 && left > 0) put(left);
+class PixelSamples {
+  static constexpr int n = Simd<F>::kLanes, cb = kVectors * n, together = Panel::kVectors;
+  static constexpr int some_taps = together / greatest_divisor(kVectors, together);  // that fill what is put together
+
+ public:
+  inline __attribute__((always_inline)) PixelSamples(const SampledBlock<F>& block, const Taps<F>& taps, int tap_begin,
+                                                     int tap_end, void* panel)
+      // A copy that no store can change.
+      : block_{block.image, block.row, cb, kGroups, block.low, block.high},
+        first_index_(taps.index + tap_begin * taps.stride),
+        first_weights_(taps.weights + Sample<F>::kWeights * tap_begin * taps.stride),
+        stride_(taps.stride),
+        group_stride_(taps.group_stride),
+        taps_(tap_end - tap_begin),
+        panel_(panel),
+        out_(panel, 0, 0) {}
+
+  // How many calls of `take` a pixel needs.
+  int steps() const { return (taps_ + some_taps - 1) / some_taps; }
+
+  inline __attribute__((always_inline)) void begin(int64_t pixel) {
+    index_ = first_index_ + pixel;
+    weights_ = first_weights_ + Sample<F>::kWeights * pixel;
+    out_ = Panel(panel_, pixel, taps_ * cb);
+    left_ = taps_;
   }
+  inline __attribute__((always_inline)) bool left() const { return left_ > 0; }
+  inline __attribute__((always_inline)) void take() {
+    if (some_taps == 1 || left_ >= some_taps) {
+      take_taps(some_taps);
+    } else {
+      take_taps(left_);
+    }
+  }
+
+ private:
+  inline __attribute__((always_inline)) void take_taps(int count) {
+    Vector<F> values[together];
+#pragma GCC unroll 4
+    for (int i = 0; i < some_taps; ++i) {
+      const int64_t tap = i < count ? i : count - 1;
+      const BlockSamples<F, Sample, cb, kGroups> sample(block_, index_ + tap * stride_,
+                                                        weights_ + Sample<F>::kWeights * tap * stride_, group_stride_);
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        const int place = (i * kVectors + v) % together;
+        values[place] = i < count ? sample(v * n) : Vector<F>{};
+        if (place == together - 1) out_.put(values, block_);
+      }
+    }
+    index_ += count * stride_;
+    weights_ += Sample<F>::kWeights * count * stride_;
+    left_ -= count;
+  }
+
+  const SampledBlock<F> block_;
+  const int32_t* const first_index_;
+  const F* const first_weights_;
+  const int64_t stride_, group_stride_;
+  const int taps_;
+  void* const panel_;
+  Panel out_;
+  const int32_t* index_ = nullptr;
+  const F* weights_ = nullptr;
+  int left_ = 0;
+};
+
+// Calls run(Number<N>(), Number<G>()) for blocks that Sample can be taken of.
+template <class F, template <class> class Sample, class Run>
+inline __attribute__((always_inline)) void by_block(const SampledBlock<F>& block, const Run& run) {
+  by_offset_groups<F, Sample>(block, [&](auto vectors, auto groups) __attribute__((always_inline)) {
+    if constexpr (vectors % Sample<F>::kVectors == 0 && vectors <= kWidestBlock<F>) run(vectors, groups);
+  });
 }
+
 template <class F, template <class> class Sample, class Panel>
 void sample(const SampledBlock<F>& block, const Taps<F>& taps, int tap_begin, int tap_end, int64_t pixels,
             void* panel) {
-  const auto run = [&](auto vectors, auto groups) __attribute__((always_inline)) {
-    if constexpr (vectors % Sample<F>::kVectors == 0 && vectors <= kWidestBlock<F>) {
-      sample_block<F, Sample, Panel, vectors, groups>(block, taps, tap_begin, tap_end, pixels, panel);
+  by_block<F, Sample>(block, [&](auto vectors, auto groups) {
+    PixelSamples<F, Sample, Panel, vectors, groups> samples(block, taps, tap_begin, tap_end, panel);
+    for (int64_t p = 0; p < pixels; ++p) {
+      for (samples.begin(p); samples.left();) samples.take();
     }
-  };
-  by_offset_groups<F, Sample>(block, run);
+  });
 }
 
 }  // namespace

@@ -12,6 +12,7 @@ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t kSmallestTile = 32;           // below this the matrix kernel starves
 constexpr int64_t kTileBytes = 512 * 1024;      // accumulators
 constexpr int64_t kPanelBytes = 768 * 1024;     // a panel and all weights, where they stay in the second-level cache
+constexpr int64_t kStepBytes = 1024 * 1024;     // weights of a step, where samples are taken meanwhile
 constexpr int64_t kTapBytes = 2 * 1024 * 1024;  // positions
 template <class F>
 constexpr int64_t kPositionBytes = 4 * sizeof(F) + 4;  // of a pixel and a tap
@@ -44,6 +45,17 @@ class PixelTiles {
  private:
   int64_t pixels_, unit_, units_, count_;
 };
+
+// Whether samples are taken while others are multiplied: by weights that the second-level cache holds, since every few
+// pixels are multiplied by all of them.
+template <class F>
+bool choose_overlap(const PackedWeights<F>& weights) {
+  const ChannelPlan& plan = weights.plan();
+  const MatrixKernels<F>& matrix = weights.matrix();
+  if (!matrix.sample_and_multiply || plan.small_group) return false;
+  const int64_t outputs = plan.columns * plan.vectors * tile_kernels<F>().lanes;
+  return matrix.pack(nullptr, plan.tap_block * plan.block_width, static_cast<int>(outputs), nullptr) <= kStepBytes;
+}
 
 template <class F>
 int64_t choose_panel_pixels(const MatrixKernels<F>& matrix, int64_t values, int64_t weight_bytes) {

@@ -33,8 +33,10 @@ class Convolution {
         row_(plan_.vectors * kernels_.lanes),
         sums_(row_ * matrix_.kept / 4),
         far_weights_(static_cast<int64_t>(weights.packed_bytes()) > kNearBytes),
+        overlaps_(choose_overlap(weights) && !separable()),
         parts_(parts),
-        accumulators_(plan_.small_group ? plan_.block_width : most_groups() * plan_.columns * sums_),
+        accumulators_(plan_.small_group ? plan_.block_width
+                                        : plan_.most_groups(parts.largest().blocks) * plan_.columns * sums_),
         tiles_(choose_tiles(shape, weights, accumulators_, parts.largest(), parts.threads())),
         tile_(round_up(tiles_.largest(), kernels_.lanes)),
         shares_(choose_shares(plan_, parts.largest().images * tiles_.count(), parts.threads())),
@@ -71,18 +73,6 @@ class Convolution {
   int64_t first_tile(int64_t piece, const BatchPart& part) const { return piece * tiles_.count() / part.pieces; }
 
   const ChannelPlan::Block& block(int64_t b) const { return plan_.blocks[static_cast<std::size_t>(b)]; }
-  // Of the groups that blocks begin and end with.
-  int64_t first_group(int64_t first_block) const { return block(first_block).segments.front().group; }
-  int64_t end_group(int64_t end_block) const { return block(end_block - 1).segments.back().group + 1; }
-  // Of a part.
-  int64_t most_groups() const {
-    const int64_t count = static_cast<int64_t>(plan_.blocks.size()), step = parts_.largest().blocks;
-    int64_t most = 0;
-    for (int64_t b = 0; b < count; b += step) {
-      most = std::max(most, end_group(std::min(count, b + step)) - first_group(b));
-    }
-    return most;
-  }
   bool deformable() const { return arguments_.offset.present; }
   // Bilinear samples of products alone are taken of pairs.
   BlockPixels<F> block_pairs() const { return deformable() && !plan_.small_group ? matrix_.block_pairs : nullptr; }
@@ -109,7 +99,8 @@ class Convolution {
   };
 
   Workspace make_workspace(int64_t tile) const {
-    const int64_t panel = plan_.small_group ? 0 : tile_ * matrix_.pixel_bytes;
+    const int64_t panel_pixels = overlaps_ ? 2 * matrix_.together : tile_;
+    const int64_t panel = plan_.small_group ? 0 : panel_pixels * matrix_.pixel_bytes;
     const int64_t sums = accumulators_ * tile_ + kernels_.lanes;  // and room for a vector from every lane on
     const int64_t depthwise = separable() ? tile_ * plan_.block_width : 0;
     const int64_t widest = std::max<int64_t>(row_, plan_.block_width);
@@ -147,21 +138,71 @@ class Convolution {
   };
 
   void run_tile(const Tile& tile, Workspace& w) {
-    const int product_taps = separable() ? 1 : static_cast<int>(shape_.taps());
-    const unsigned char* weight = weights_.packed(tile.first_block);
-    for (int64_t b = tile.first_block; b < tile.end_block; ++b) {
-      positions_.locate(tile.run(), block(b).offset_group, w.positions);
-      if (windows_) {
-        w.window = ImageWindow<F>::of_thread().enter(windows_, image_, tile.n, shape_, tile.pixels,
-                                                     shape_.taps() * plan_.offset_groups, w.positions.located, w.chunk);
-      }
-      for (int tap = 0; tap < product_taps; tap += plan_.tap_block) {
-        const Step step{b, tap, std::min(product_taps, tap + plan_.tap_block)};
-        fill_panel(tile, step, w);
-        weight = multiply(tile, step, weight, w);
-      }
+    if (overlaps_) {
+      run_steps_at_once(tile, w);
+    } else {
+      run_steps(tile, w);
     }
     finish_tile(tile, w);
+  }
+
+  int product_taps() const { return separable() ? 1 : static_cast<int>(shape_.taps()); }
+  Step step_from(int64_t b, int tap) const { return {b, tap, std::min(product_taps(), tap + plan_.tap_block)}; }
+  Step step_after(const Step& step) const {
+    return step.tap_end < product_taps() ? step_from(step.block, step.tap_end) : step_from(step.block + 1, 0);
+  }
+
+  void run_steps(const Tile& tile, Workspace& w) {
+    const unsigned char* weight = weights_.packed(tile.first_block);
+    for (Step step = step_from(tile.first_block, 0); step.block < tile.end_block; step = step_after(step)) {
+      if (step.tap_begin == 0) enter_block(tile, step.block, w);
+      fill_panel(tile, step, w);
+      weight = multiply(tile, step, weight, w);
+    }
+  }
+
+  // The same where the product's kernels sample the next pixels while they multiply.
+  void run_steps_at_once(const Tile& tile, Workspace& w) {
+    const unsigned char* weight = weights_.packed(tile.first_block);
+    void* panels[] = {w.panel, w.panel + matrix_.together * matrix_.pixel_bytes};
+    bool begun = false;
+    Sampling<F> now{}, then{};
+    for (Step step = step_from(tile.first_block, 0); step.block < tile.end_block; step = step_after(step)) {
+      if (!begun) {
+        enter_block(tile, step.block, w);
+        now = sampling(tile, step, w);
+        const auto sample = deformable() ? matrix_.sample_bilinear : matrix_.sample_exact;
+        sample(now.block, *now.taps, now.tap_begin, now.tap_end, std::min(now.pixels, matrix_.together), panels[0]);
+      }
+      const Step next = step_after(step);
+      // Positions of other offset groups would take the place of those still read.
+      begun = next.block < tile.end_block && block(next.block).offset_group == block(step.block).offset_group;
+      if (begun) then = sampling(tile, next, w);
+      const ChannelPlan::Segment& segment = block(step.block).segments.front();
+      Product<F> product = product_of(tile, step, segment, tile.begin, w);
+      product.outputs = static_cast<int>(std::min(tile.end * row_, plan_.outputs_per_group) - tile.begin * row_);
+      product.weight = weight + tile.begin * packed_bytes(product, plan_.vectors);
+      matrix_.sample_and_multiply(now, begun ? &then : nullptr, product, tile_ * sums_, panels);
+      weight += plan_.columns * packed_bytes(product, plan_.vectors);
+      now = then;
+    }
+  }
+
+  void enter_block(const Tile& tile, int64_t b, Workspace& w) {
+    positions_.locate(tile.run(), block(b).offset_group, w.positions);
+    if (windows_) {
+      w.window = ImageWindow<F>::of_thread().enter(windows_, image_, tile.n, shape_, tile.pixels,
+                                                   shape_.taps() * plan_.offset_groups, w.positions.located, w.chunk);
+    }
+  }
+
+  Sampling<F> sampling(const Tile& tile, const Step& step, Workspace& w) {
+    return {sampled_block(tile.n, step.block, w),
+            &w.positions.located.taps,
+            step.tap_begin,
+            step.tap_end,
+            tile.pixels,
+            deformable()};
   }
 
   // A block, of which everything is there that the positions located last read.
@@ -191,42 +232,50 @@ class Convolution {
                        arguments_.depthwise.activation, w.panel);
   }
 
+  // Of a segment of a step's block and one column, but for its weights.
+  Product<F> product_of(const Tile& tile, const Step& step, const ChannelPlan::Segment& segment, int64_t column,
+                        const Workspace& w) const {
+    const int cb = block(step.block).width;
+    // Whole blocks are contiguous over taps: one long product instead of one per tap.
+    const bool whole = matrix_.whole_blocks || segment.depth == cb;
+    Product<F> product{};
+    product.panel = w.panel;
+    product.channel = segment.channel_in_block;
+    product.pixels = tile.pixels;
+    product.taps = whole ? 1 : step.taps();
+    product.tap_stride = cb;
+    product.depth = whole ? int64_t{step.taps()} * cb : segment.depth;
+    product.far_weight = far_weights_;
+    product.vectors = plan_.vectors_of(column);
+    product.outputs = static_cast<int>(std::min<int64_t>(row_, plan_.outputs_per_group - column * row_));
+    product.tile = sums_of(tile, segment.group, column, w);
+    product.accumulate = !(segment.opens_group && step.tap_begin == 0);
+    product.out_stride = shape_.out_pixels();
+    if (step.block + 1 == tile.end_block && step.tap_end == product_taps() && stored_as<F>(arguments_.input)) {
+      const int64_t output = segment.group * plan_.outputs_per_group + column * row_;
+      product.out = static_cast<const F*>(arguments_.output) + (tile.n * shape_.outputs + output) * product.out_stride +
+                    tile.first;
+    }
+    return product;
+  }
+  // Of one of its columns.
+  int64_t packed_bytes(const Product<F>& product, int vectors) const {
+    return matrix_.pack(nullptr, product.taps * product.depth, vectors * kernels_.lanes, nullptr);
+  }
+
   // Adds one step to the sums; returns where the next step's weights begin.
   const unsigned char* multiply(const Tile& tile, const Step& step, const unsigned char* weight, Workspace& w) const {
-    const int cb = block(step.block).width, taps_in_all = separable() ? 1 : static_cast<int>(shape_.taps());
     for (const ChannelPlan::Segment& segment : block(step.block).segments) {
-      // Whole blocks are contiguous over taps: one long product instead of one per tap.
-      const bool whole = matrix_.whole_blocks || segment.depth == cb;
+      // Once for all groups of the block.
+      const bool fetches = step.tap_end == product_taps() && segment.channel_in_block == 0;
       Product<F> product{};
-      product.panel = w.panel;
-      product.channel = segment.channel_in_block;
-      product.pixels = tile.pixels;
-      product.taps = whole ? 1 : step.taps();
-      product.tap_stride = cb;
-      product.depth = whole ? int64_t{step.taps()} * cb : segment.depth;
-      product.far_weight = far_weights_;
-      product.accumulate = !(segment.opens_group && step.tap_begin == 0);
-      const bool ends_block = step.tap_end == taps_in_all;
-      const bool fetches = ends_block && segment.channel_in_block == 0;  // once for all groups of the block
-      const bool last = step.block + 1 == tile.end_block && ends_block && stored_as<F>(arguments_.input);
-      product.out_stride = shape_.out_pixels();
-      const auto bytes = [&](int vectors) {
-        return matrix_.pack(nullptr, product.taps * product.depth, vectors * kernels_.lanes, nullptr);
-      };
       for (int64_t column = tile.begin; column < tile.end; ++column) {
-        product.outputs = static_cast<int>(std::min<int64_t>(row_, plan_.outputs_per_group - column * row_));
-        if (last) {
-          const int64_t output = segment.group * plan_.outputs_per_group + column * row_;
-          product.out = static_cast<const F*>(arguments_.output) +
-                        (tile.n * shape_.outputs + output) * product.out_stride + tile.first;
-        }
-        product.vectors = plan_.vectors_of(column);
-        product.weight = weight + column * bytes(plan_.vectors);
+        product = product_of(tile, step, segment, column, w);
+        product.weight = weight + column * packed_bytes(product, plan_.vectors);
         if (fetches) fetch_image(tile, step.block + 1, column);
-        product.tile = sums_of(tile, segment.group, column, w);
         matrix_.multiply(product);
       }
-      weight += (plan_.columns - 1) * bytes(plan_.vectors) + bytes(plan_.last_vectors);
+      weight += (plan_.columns - 1) * packed_bytes(product, plan_.vectors) + packed_bytes(product, plan_.last_vectors);
     }
     return weight;
   }
@@ -244,11 +293,12 @@ class Convolution {
   }
 
   F* sums_of(const Tile& tile, int64_t group, int64_t column, const Workspace& w) const {
-    return w.tile + ((group - first_group(tile.first_block)) * plan_.columns + column) * tile_ * sums_;
+    return w.tile + ((group - plan_.first_group(tile.first_block)) * plan_.columns + column) * tile_ * sums_;
   }
 
   void finish_tile(const Tile& tile, Workspace& w) {
-    for (int64_t group = first_group(tile.first_block), end = end_group(tile.end_block); group < end; ++group) {
+    for (int64_t group = plan_.first_group(tile.first_block), end = plan_.end_group(tile.end_block); group < end;
+         ++group) {
       for (int64_t column = tile.begin; column < tile.end; ++column) {
         const int64_t i = group * plan_.columns + column, output = column * row_;
         const int channels = static_cast<int>(std::min<int64_t>(row_, plan_.outputs_per_group - output));
@@ -317,6 +367,7 @@ class Convolution {
   const int64_t row_;   // outputs of a column
   const int64_t sums_;  // of a pixel in a column
   const bool far_weights_;
+  const bool overlaps_;  // samples are taken while others are multiplied
   BatchParts<F>& parts_;
   const int64_t accumulators_;  // per pixel
   const PixelTiles tiles_;      // of an image

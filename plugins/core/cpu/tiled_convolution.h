@@ -102,6 +102,20 @@ struct ChannelPlan {
   std::vector<Block> blocks;
   int64_t group_blocks;  // every so many blocks begin with a group
 
+  // Of the groups that blocks begin and end with.
+  int64_t first_group(int64_t block) const { return blocks[static_cast<std::size_t>(block)].segments.front().group; }
+  int64_t end_group(int64_t end_block) const {
+    return blocks[static_cast<std::size_t>(end_block) - 1].segments.back().group + 1;
+  }
+  // Groups of so many blocks, at most.
+  int64_t most_groups(int64_t together) const {
+    const int64_t count = static_cast<int64_t>(blocks.size());
+    int64_t most = 0;
+    for (int64_t b = 0; b < count; b += together) {
+      most = std::max(most, end_group(std::min(count, b + together)) - first_group(b));
+    }
+    return most;
+  }
   int vectors_of(int64_t column) const { return column + 1 < columns ? vectors : last_vectors; }
   // The output whose sums a lane of a block of small groups takes in a turn; -1: there is none.
   int64_t small_group_output(const Block& block, int64_t turn, int lane) const {

@@ -174,6 +174,8 @@ constexpr MatrixKernels<float> kWordKernels = {
     fill_panel<float, WordPanel<kWords>>,
     pack_words<kWords>,
     multiply_words<kWords>,
+    nullptr,
+    0,
     kWords == Words32::kBytes ? finish_whole : finish_rows_of<float, false>,
 };
 
