@@ -67,15 +67,18 @@ int64_t choose_panel_pixels(const MatrixKernels<F>& matrix, int64_t values, int6
 
 // As many pixels per tile as caches hold; where tiles of a part are few, as many for every thread.
 template <class F>
-PixelTiles choose_tiles(const ConvolutionShape& shape, const PackedWeights<F>& weights, int64_t accumulators,
-                        const BatchPart& part, int64_t threads) {
+PixelTiles choose_tiles(const ConvolutionShape& shape, const PackedWeights<F>& weights, bool overlaps,
+                        int64_t accumulators, const BatchPart& part, int64_t threads) {
   constexpr int64_t bytes = sizeof(F), few = 8;  // tiles per thread
   const TileKernels<F>& kernels = tile_kernels<F>();
   const ChannelPlan& plan = weights.plan();
   const int64_t pixels = shape.out_pixels();
-  const int64_t panel_pixels = choose_panel_pixels(weights.matrix(), int64_t{plan.tap_block} * plan.block_width,
-                                                   static_cast<int64_t>(weights.packed_bytes()));
-  int64_t unit = weights.matrix().pixel_multiple, most = std::min(panel_pixels, kTileBytes / (accumulators * bytes));
+  const MatrixKernels<F>& matrix = weights.matrix();
+  // Panels of samples that are taken meanwhile do not grow with a tile.
+  const int64_t panel_pixels = overlaps ? matrix.most_pixels
+                                        : choose_panel_pixels(matrix, int64_t{plan.tap_block} * plan.block_width,
+                                                              static_cast<int64_t>(weights.packed_bytes()));
+  int64_t unit = matrix.pixel_multiple, most = std::min(panel_pixels, kTileBytes / (accumulators * bytes));
   if (plan.small_group) {
     unit = kernels.lanes;
     most = kSmallGroupPixels;

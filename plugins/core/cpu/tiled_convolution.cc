@@ -37,7 +37,7 @@ class Convolution {
         parts_(parts),
         accumulators_(plan_.small_group ? plan_.block_width
                                         : plan_.most_groups(parts.largest().blocks) * plan_.columns * sums_),
-        tiles_(choose_tiles(shape, weights, accumulators_, parts.largest(), parts.threads())),
+        tiles_(choose_tiles(shape, weights, overlaps_, accumulators_, parts.largest(), parts.threads())),
         tile_(round_up(tiles_.largest(), kernels_.lanes)),
         shares_(choose_shares(plan_, parts.largest().images * tiles_.count(), parts.threads())),
         image_(shape, plan_, arguments, block_pairs(), weights.channel_scale(), parts.largest(), context),
