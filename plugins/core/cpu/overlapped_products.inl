@@ -26,8 +26,8 @@ template <Tiles kTiles, class Samples>
 inline __attribute__((always_inline)) void multiply_columns(const Product<float>& product, int64_t pixel,
                                                             int64_t columns_apart, Samples& samples, int64_t sampled) {
   const int64_t steps = tile_steps<kTiles>(product.depth), pixels = product.pixels - pixel;
-  const int64_t squares = (product.outputs + kTileRows - 1) / (kColumns * kTileRows);
-  const int64_t pauses = pixels > kTileRows ? squares * steps * kSquareParts<kTiles> : 0;
+  const int64_t squares = (product.outputs + kColumns * kTileRows - 1) / (kColumns * kTileRows);
+  const int64_t pauses = pixels > kTileRows ? squares * steps * kPauses<kTiles> : 0;
   const int64_t some = pauses > 0 ? (sampled * samples.steps() + pauses - 1) / pauses : 0;
   int64_t next = 0;
   const auto take = [&]() __attribute__((always_inline)) {
@@ -100,7 +100,7 @@ constexpr MatrixKernels<float> kTileKernels = {
     true,
     kColumns,
     0,
-    kTiles == Tiles::kFloat32 ? 2 : 4,
+    4,
     INT64_MAX,
     4,
     kTiles == Tiles::kBytes ? Sums::kWhole : Sums::kPlain,

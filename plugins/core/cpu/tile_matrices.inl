@@ -148,9 +148,11 @@ constexpr int kSums = kColumns * kTileRows * kTileRows;              // of 16 pi
 constexpr int64_t kSumBytes = kColumns * kTileRows * sizeof(float);  // a row of sums
 constexpr int kWeightBytes = kColumns * kTileBytes;                  // one part of one step's weights
 
-// 32 pixels x 32 outputs. Calls between() kSquareParts times per step.
+// How often products of 32 pixels call between() in every step.
 template <Tiles kTiles>
-constexpr int kSquareParts = kTiles == Tiles::kFloat32 ? 6 : 1;
+constexpr int kPauses = kTiles == Tiles::kFloat32 ? 6 : 1;
+
+// 32 pixels x 32 outputs.
 template <Tiles kTiles, class Between>
 inline __attribute__((always_inline)) void multiply_square(const unsigned char* upper, const unsigned char* lower,
                                                            const unsigned char* weight, int64_t steps, float* sums,
@@ -217,9 +219,10 @@ inline __attribute__((always_inline)) void add_sums(float* sums, const float* ot
 
 // 32 pixels x 16 outputs; those of the other column become 0. Two sets of sums, because a product waits for the one
 // before it on the same sums.
-template <Tiles kTiles>
-void multiply_column(const unsigned char* upper, const unsigned char* lower, const unsigned char* weight, int64_t steps,
-                     float* sums, bool accumulate) {
+template <Tiles kTiles, class Between>
+inline __attribute__((always_inline)) void multiply_column(const unsigned char* upper, const unsigned char* lower,
+                                                           const unsigned char* weight, int64_t steps, float* sums,
+                                                           bool accumulate, Between& between) {
   alignas(64) float others[kSums];
   if (accumulate) {
     _tile_loadd(0, sums, kSumBytes);
@@ -236,16 +239,21 @@ void multiply_column(const unsigned char* upper, const unsigned char* lower, con
       DEPLOYDCN_SAMPLES(4, upper);
       DEPLOYDCN_SAMPLES(5, lower);
       DEPLOYDCN_COLUMN_PRODUCTS(2, 3);  // 0, 2
+      between();
       _tile_loadd(6, weight + kWeightBytes, 64);
       DEPLOYDCN_COLUMN_PRODUCTS(0, 1);  // 0, 1
+      between();
       DEPLOYDCN_SAMPLES(4, upper + kSampleBytes);
       DEPLOYDCN_SAMPLES(5, lower + kSampleBytes);
       DEPLOYDCN_COLUMN_PRODUCTS(2, 3);  // 1, 1
+      between();
       _tile_loadd(6, weight, 64);
       DEPLOYDCN_COLUMN_PRODUCTS(0, 1);  // 1, 0
+      between();
       DEPLOYDCN_SAMPLES(4, upper + 2 * kSampleBytes);
       DEPLOYDCN_SAMPLES(5, lower + 2 * kSampleBytes);
       DEPLOYDCN_COLUMN_PRODUCTS(2, 3);  // 2, 0
+      between();
     } else {
       _tile_loadd(6, weight, 64);
     }
@@ -256,6 +264,7 @@ void multiply_column(const unsigned char* upper, const unsigned char* lower, con
     } else {
       DEPLOYDCN_COLUMN_PRODUCTS(2, 3);
     }
+    between();
     upper += kParts<kTiles> * kSampleBytes;
     lower += kParts<kTiles> * kSampleBytes;
     weight += kParts<kTiles> * kWeightBytes;
@@ -323,7 +332,7 @@ inline __attribute__((always_inline)) void multiply_pixels(const unsigned char* 
                                                            bool accumulate, Between& between) {
   if (pixels <= kTileRows) return multiply_row<kTiles>(samples, weight, steps, sums, accumulate);
   const unsigned char* lower = samples + steps * kParts<kTiles> * kSampleBytes;
-  if (outputs <= kTileRows) return multiply_column<kTiles>(samples, lower, weight, steps, sums, accumulate);
+  if (outputs <= kTileRows) return multiply_column<kTiles>(samples, lower, weight, steps, sums, accumulate, between);
   multiply_square<kTiles>(samples, lower, weight, steps, sums, accumulate, between);
 }
 
