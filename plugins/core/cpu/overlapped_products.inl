@@ -13,11 +13,11 @@ namespace {
 #if defined(__AMX_BF16__)
 
 // The same taps from a later pixel on.
-template <class F, template <class> class Sample>
-Taps<F> taps_from(const Taps<F>& taps, int64_t pixel) {
-  Taps<F> later = taps;
+template <template <class> class Sample>
+Taps<float> taps_from(const Taps<float>& taps, int64_t pixel) {
+  Taps<float> later = taps;
   later.index += pixel;
-  later.weights += Sample<F>::kWeights * pixel;
+  later.weights += Sample<float>::kWeights * pixel;
   return later;
 }
 
@@ -26,8 +26,9 @@ template <Tiles kTiles, class Samples>
 inline __attribute__((always_inline)) void multiply_columns(const Product<float>& product, int64_t pixel,
                                                             int64_t columns_apart, Samples& samples, int64_t sampled) {
   const int64_t steps = tile_steps<kTiles>(product.depth), pixels = product.pixels - pixel;
-  const int64_t squares = (product.outputs + kColumns * kTileRows - 1) / (kColumns * kTileRows);
-  const int64_t pauses = pixels > kTileRows ? squares * steps * kPauses<kTiles> : 0;
+  constexpr int wide = kColumns * kTileRows;
+  const int64_t columns = (product.outputs + wide - 1) / wide;
+  const int64_t pauses = pixels > kTileRows ? columns * steps * kPauses<kTiles> : 0;
   const int64_t some = pauses > 0 ? (sampled * samples.steps() + pauses - 1) / pauses : 0;
   int64_t next = 0;
   const auto take = [&]() __attribute__((always_inline)) {
@@ -44,9 +45,9 @@ inline __attribute__((always_inline)) void multiply_columns(const Product<float>
   };
   const auto* weight = static_cast<const unsigned char*>(product.weight);
   float* tile = product.tile + pixel * kColumns * kTileRows;
-  for (int first = 0; first < product.outputs; first += kColumns * kTileRows) {
+  for (int first = 0; first < product.outputs; first += wide) {
     const int left = product.outputs - first;
-    fetch_outputs(product, pixel, first, first + (left < kColumns * kTileRows ? left : kColumns * kTileRows));
+    fetch_outputs(product, pixel, first, first + (left < wide ? left : wide));
     multiply_pixels<kTiles>(static_cast<const unsigned char*>(product.panel), pixels, left, weight, steps, tile,
                             product.accumulate, take_some);
     weight += steps * kParts<kTiles> * kWeightBytes;
@@ -68,7 +69,7 @@ void sample_and_multiply_of(const Sampling<float>& now, const Sampling<float>* t
     product.panel = panels[0];
     by_block<float, Sample>(next.block, [&](auto vectors, auto groups) {
       PixelSamples<float, Sample, TilePanel<kTiles>, vectors, groups> samples(
-          next.block, taps_from<float, Sample>(*next.taps, first), next.tap_begin, next.tap_end, panels[1]);
+          next.block, taps_from<Sample>(*next.taps, first), next.tap_begin, next.tap_end, panels[1]);
       multiply_columns<kTiles>(product, p, columns_apart, samples, sampled);
     });
     asm volatile("" ::: "memory");  // what the tiles read next is written

@@ -345,7 +345,7 @@ inline __attribute__((always_inline)) void fetch_outputs(const Product<float>& p
   }
 }
 
-// Tiles are those of this processor while one of these lives.
+// Configures the processor's tiles, and releases them.
 class TilesInUse {
  public:
   TilesInUse() {

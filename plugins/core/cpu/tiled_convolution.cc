@@ -171,8 +171,7 @@ class Convolution {
       if (!begun) {
         enter_block(tile, step.block, w);
         now = sampling(tile, step, w);
-        const auto sample = deformable() ? matrix_.sample_bilinear : matrix_.sample_exact;
-        sample(now.block, *now.taps, now.tap_begin, now.tap_end, std::min(now.pixels, matrix_.together), panels[0]);
+        sample(now, std::min(now.pixels, matrix_.together), panels[0]);
       }
       const Step next = step_after(step);
       // Positions of other offset groups would take the place of those still read.
@@ -217,18 +216,19 @@ class Convolution {
     return sampled;
   }
 
+  void sample(const Sampling<F>& from, int64_t pixels, void* panel) const {
+    const auto fill = from.bilinear ? matrix_.sample_bilinear : matrix_.sample_exact;
+    fill(from.block, *from.taps, from.tap_begin, from.tap_end, pixels, panel);
+  }
+
   // What the product multiplies: samples, or the finished sums of the depthwise stage.
   void fill_panel(const Tile& tile, const Step& step, Workspace& w) {
-    const int cb = block(step.block).width;
+    if (!separable()) return sample(sampling(tile, step, w), tile.pixels, w.panel);
     const SampledBlock<F> sampled = sampled_block(tile.n, step.block, w);
-    if (!separable()) {
-      const auto sample = deformable() ? matrix_.sample_bilinear : matrix_.sample_exact;
-      return sample(sampled, w.positions.located.taps, step.tap_begin, step.tap_end, tile.pixels, w.panel);
-    }
     const int taps = static_cast<int>(shape_.taps());
     kernels_.group_sums_exact(sampled, w.positions.located.taps, taps, tile.pixels, 1,
                               stage_.weights.data() + step.block * taps * plan_.block_width, w.depthwise);
-    matrix_.fill_panel(w.depthwise, tile.pixels, cb, stage_.bias.data() + step.block * plan_.block_width,
+    matrix_.fill_panel(w.depthwise, tile.pixels, sampled.cb, stage_.bias.data() + step.block * plan_.block_width,
                        arguments_.depthwise.activation, w.panel);
   }
 
